@@ -1,0 +1,200 @@
+"""RunPlan: every size and setting of one training run, checked before the run starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from rlhf_engine.errors import PlanError
+
+StageName = Literal["snapshot", "sft", "reward_model", "ppo", "evaluation"]
+STAGES: tuple[StageName, ...] = ("snapshot", "sft", "reward_model", "ppo", "evaluation")
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoraPlan:
+    """The shape of every adapter."""
+
+    rank: int = 16
+    alpha: int = 32
+    top_layers: int | None = None
+    """Adapt only this many of the last layers; None adapts all. Fewer is faster: the
+    backward pass ends at the lowest adapted layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class SftPlan:
+    """Supervised fine-tuning on the gold answers."""
+
+    epochs: float = 3.0
+    learning_rate: float = 3e-4
+    batch_size: int = 4
+    reuse: str | None = None
+    """Folder of a finished SFT PolicyVersion trained on the same demonstrations: taken over
+    instead of training again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardPlan:
+    """The reward model, trained on comparisons."""
+
+    epochs: float = 2.0
+    learning_rate: float = 1e-4
+    batch_size: int = 4
+    margin_slightly: float = 0.0
+    margin_unsaid: float = 0.25
+    margin_much: float = 0.5
+    min_comparisons: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PpoPlan:
+    """Proximal policy optimisation against the reward model and the reward signals."""
+
+    rollout_batches: int = 8
+    rollout_size: int = 16
+    epochs: int = 2
+    minibatch_size: int = 8
+    learning_rate: float = 1e-4
+    critic_learning_rate: float = 1e-3
+    critic_warmup_batches: int = 1
+    temperature: float = 1.0
+    gamma: float = 1.0
+    gae_lambda: float = 0.95
+    clip_range: float = 0.2
+    value_clip_range: float = 0.2
+    value_coefficient: float = 0.5
+    kl_coefficient: float = 0.05
+    max_kl: float = 20.0
+    """Mean KL a sequence (nats, against the SFT policy) at which the stage stops early and
+    keeps the last policy below it."""
+    reward_clip: float = 5.0
+    missing_eos_penalty: float = 1.0
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SignalPlan:
+    """A reward signal by name; its reading in [-1, 1] enters the reward times `weight`."""
+
+    name: str
+    weight: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPlan:
+    """Candidate against live policy on questions that no training saw."""
+
+    max_questions: int = 40
+    bootstrap_rounds: int = 1000
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class GatePlan:
+    """What a candidate must show to be promoted."""
+
+    min_win_rate_lower: float = 0.5
+    """The lower end of the win-rate interval against the live policy must lie above this."""
+    max_similarity_drop: float = 0.0
+    """How far the candidate's chrF (0 to 100) against the gold answers may lie below the
+    live policy's, beyond what the paired interval explains."""
+    max_length_ratio: float = 2.0
+    """Mean answer length, candidate over live, above which the candidate is refused."""
+    approval_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """One training run from snapshot to gate. Lengths are in tokens."""
+
+    base: str
+    """Folder of the base policy."""
+    live: str | None = None
+    """Folder of the PolicyVersion now in service; None is the base policy untouched."""
+    stages: tuple[str, ...] = STAGES
+    seed: int = 17
+    dtype: Dtype = "auto"
+    threads: int = 2
+    max_prompt_tokens: int = 384
+    max_answer_tokens: int = 64
+    lora: LoraPlan = field(default_factory=LoraPlan)
+    sft: SftPlan = field(default_factory=SftPlan)
+    reward_model: RewardPlan = field(default_factory=RewardPlan)
+    ppo: PpoPlan = field(default_factory=PpoPlan)
+    signals: tuple[SignalPlan, ...] = ()
+    evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
+    gate: GatePlan = field(default_factory=GatePlan)
+
+    def __post_init__(self) -> None:
+        unknown = [stage for stage in self.stages if stage not in STAGES]
+        if unknown or list(self.stages) != [s for s in STAGES if s in self.stages]:
+            raise PlanError(
+                f"stages is {list(self.stages)}; it must be some of {list(STAGES)}, in that order"
+            )
+        for section in (self, self.lora, self.sft, self.reward_model, self.ppo, self.evaluation):
+            _check_numbers(section)
+        for section in (self.gate, *self.signals):
+            _check_numbers(section)
+
+    @property
+    def has_ppo(self) -> bool:
+        """Whether this run tunes the policy by PPO, or ends with the SFT policy."""
+        return "ppo" in self.stages
+
+
+# Least and largest allowed value of each number, by field name.
+RANGES: dict[str, tuple[float, float]] = {
+    "rank": (1, 256),
+    "alpha": (1, 1024),
+    "top_layers": (1, 1000),
+    "epochs": (0, 1000),
+    "learning_rate": (0, 1),
+    "critic_learning_rate": (0, 1),
+    "batch_size": (1, 4096),
+    "margin_slightly": (0, 10),
+    "margin_unsaid": (0, 10),
+    "margin_much": (0, 10),
+    "min_comparisons": (2, 1_000_000),
+    "rollout_batches": (1, 100_000),
+    "rollout_size": (2, 100_000),
+    "minibatch_size": (1, 100_000),
+    "critic_warmup_batches": (0, 1000),
+    "temperature": (0.05, 5),
+    "gamma": (0, 1),
+    "gae_lambda": (0, 1),
+    "clip_range": (0.001, 1),
+    "value_clip_range": (0.001, 100),
+    "value_coefficient": (0, 10),
+    "kl_coefficient": (0, 10),
+    "max_kl": (0.001, 10_000),
+    "reward_clip": (0.001, 1000),
+    "missing_eos_penalty": (0, 100),
+    "max_grad_norm": (0.0001, 1000),
+    "weight": (0, 1),
+    "max_questions": (2, 100_000),
+    "bootstrap_rounds": (100, 100_000),
+    "confidence": (0.5, 0.999),
+    "min_win_rate_lower": (0, 1),
+    "max_similarity_drop": (0, 100),
+    "max_length_ratio": (1, 100),
+    "seed": (0, 2**31 - 1),
+    "threads": (1, 1024),
+    "max_prompt_tokens": (32, 131_072),
+    "max_answer_tokens": (4, 8192),
+}
+
+
+def _check_numbers(section: Any) -> None:
+    for item in fields(section):
+        value = getattr(section, item.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        least, largest = RANGES[item.name]
+        if not math.isfinite(value) or not least <= value <= largest:
+            raise PlanError(
+                f"{type(section).__name__}.{item.name} is {value}; "
+                f"it must lie between {least} and {largest}"
+            )

@@ -1,0 +1,1 @@
+"""The deployed app: the only code that knows the web, the database and the schedule."""

@@ -1,0 +1,1 @@
+"""`heed demo`: the whole loop on an invented company, or on a real handbook."""

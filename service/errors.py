@@ -1,0 +1,48 @@
+"""The service's exceptions.
+
+HeedError
+├── SettingsError       a setting is wrong: its name, value and allowed range
+├── DatabaseError       the database cannot be reached, or is not migrated
+├── PluginFailure       a plugin raised or broke the contract; names plugin and hook
+├── NotFoundError       no such thing, or it is somebody else's
+├── ConflictError       it was done already, or somebody else was first
+├── InvalidInputError   a person's input cannot be used as it is
+├── PromotionError      a policy version could not be made live
+└── TrainingRunError    a training run cannot be started, resumed or cancelled
+"""
+
+
+class HeedError(Exception):
+    """Anything the service reports to its caller; the text says what to do next."""
+
+
+class SettingsError(HeedError):
+    """A setting is wrong; the text gives its name, its value and what would be right."""
+
+
+class DatabaseError(HeedError):
+    """The database cannot be reached, or its tables are not those of this version."""
+
+
+class PluginFailure(HeedError):  # noqa: N818 - somebody else's error, named after its bearer
+    """A plugin raised or broke the contract; the text names plugin and hook."""
+
+
+class NotFoundError(HeedError):
+    """No such thing, or it belongs to somebody else (the two are not told apart)."""
+
+
+class ConflictError(HeedError):
+    """It was done already, or somebody else was first; nothing was changed."""
+
+
+class InvalidInputError(HeedError):
+    """A person's input cannot be used as it is; the text says what would be right."""
+
+
+class PromotionError(HeedError):
+    """A policy version could not be made live; the live one stays."""
+
+
+class TrainingRunError(HeedError):
+    """A training run cannot be started, resumed or cancelled as asked."""

@@ -1,0 +1,202 @@
+"""The settings: one typed table, read once at start and passed in.
+
+Values come from `heed.toml` in the working folder (or the file HEED_CONFIG names),
+and from environment variables HEED_<NAME>, which win. No setting names code to run:
+plugins are named by their entry point.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from service.errors import SettingsError
+
+
+class SourceSettings(BaseModel):
+    """One data source."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """The source's own name, shown in reports."""
+    plugin: str
+    """The plugin that reads it, as `heed plugins` lists it."""
+    purpose: Literal["training", "evaluation"] = "training"
+    """Whether its gold pairs may be trained on, or are kept for evaluation only."""
+    options: dict[str, Any] = {}
+    """What the plugin asks for."""
+
+
+class SignalSettings(BaseModel):
+    """One reward signal."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """The signal's own name, used in metrics as reward/<name>."""
+    plugin: str
+    """The plugin that reads it."""
+    weight: float = Field(default=0.25, ge=0, le=1)
+    """How much of the reward a full reading of 1 makes; the cap of this signal's influence."""
+    options: dict[str, Any] = {}
+    """What the plugin asks for."""
+
+
+class AnswerSettings(BaseModel):
+    """How questions are answered."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    """Randomness of answers; 0 always takes the likeliest token."""
+    max_new_tokens: int = Field(default=96, ge=4, le=4096)
+    """Longest answer, in tokens."""
+    max_prompt_tokens: int = Field(default=384, ge=64, le=32768)
+    """Longest prompt, in tokens; older exchanges and then passages are left out above it."""
+    passages: int = Field(default=2, ge=0, le=20)
+    """How many passages stand in the prompt."""
+    history_turns: int = Field(default=1, ge=0, le=20)
+    """How many earlier exchanges of the conversation stand in the prompt."""
+    max_waiting: int = Field(default=32, ge=1, le=10_000)
+    """How many questions may wait for the engine before new ones are refused."""
+    compare_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of the page's questions that get two answers to choose from."""
+
+
+class TrainingSettings(BaseModel):
+    """When and how training runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schedule: str | None = "0 2 * * *"
+    """Cron expression (UTC) of the check for enough new evidence; empty for never."""
+    min_new_comparisons: int = Field(default=50, ge=1)
+    """New comparisons since the last snapshot that make a scheduled run worth it."""
+    approval_required: bool = False
+    """Ask a person before a candidate that passed the gate goes live."""
+    held_out_percent: int = Field(default=10, ge=1, le=50)
+    """Share of questions kept out of training for evaluation."""
+    niceness: int = Field(default=10, ge=0, le=19)
+    """Priority of the training process; 19 yields most to answering."""
+    plan: dict[str, Any] = {}
+    """Values that replace defaults of the engine's RunPlan, by its field names."""
+
+
+class Settings(BaseSettings):
+    """All settings of one deployment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEED_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    home: Path = Path("heed-data")
+    """Folder of everything Heed writes: database, runs, policies, cached base policy."""
+    database_url: str | None = None
+    """SQLAlchemy URL (sqlite:///... or postgresql+psycopg://...); default a file in `home`."""
+    host: str = "127.0.0.1"
+    """Address the server listens on."""
+    port: int = Field(default=8321, ge=0, le=65535)
+    """Port the server listens on; 0 takes a free one."""
+    base_policy: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    """Hub name or folder of the causal language model that everything starts from."""
+    base_revision: str | None = None
+    """Commit of the hub repository; None takes its main branch."""
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
+    """CPU threads for answering, and for training."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the base weights; auto measures which is faster here."""
+    visitors_operate: bool = False
+    """Let every visitor start runs and promote; only allowed on a loopback address."""
+    sources: tuple[SourceSettings, ...] = ()
+    """The data sources."""
+    signals: tuple[SignalSettings, ...] = ()
+    """The reward signals."""
+    sync_schedule: str | None = "15 * * * *"
+    """Cron expression (UTC) of the sync of all sources; empty for never."""
+    cleanup_schedule: str | None = "30 3 * * *"
+    """Cron expression (UTC) of clean-up: old job rows and unused run checkpoints."""
+    answers: AnswerSettings = AnswerSettings()
+    training: TrainingSettings = TrainingSettings()
+    log_format: Literal["json", "text"] = "text"
+    """Log lines as JSON, or readable."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if self.visitors_operate and self.host not in ("127.0.0.1", "localhost", "::1"):
+            raise ValueError(
+                f"visitors_operate is true with host {self.host!r}; "
+                "set it to false, or host to 127.0.0.1"
+            )
+        for kind, entries in (("sources", self.sources), ("signals", self.signals)):
+            names = [entry.name for entry in entries]
+            doubled = sorted({name for name in names if names.count(name) > 1})
+            if doubled:
+                raise ValueError(f"{kind} holds the name {doubled[0]!r} twice; names must differ")
+        return self
+
+    @property
+    def database(self) -> str:
+        """The database's SQLAlchemy URL."""
+        return self.database_url or f"sqlite:///{(self.home / 'heed.db').resolve()}"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of training runs."""
+        return self.home / "runs"
+
+    @property
+    def policies(self) -> Path:
+        """Folder of PolicyVersion folders."""
+        return self.home / "policies"
+
+    @property
+    def base_cache(self) -> Path:
+        """Folder of fetched base policies."""
+        return self.home / "base"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file over defaults."""
+        del dotenv_settings, file_secret_settings
+        path = Path(os.environ.get("HEED_CONFIG", "heed.toml"))
+        toml = TomlConfigSettingsSource(settings_cls, path if path.exists() else None)
+        return init_settings, env_settings, toml
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; SettingsError names each wrong one with its value."""
+    config = os.environ.get("HEED_CONFIG")
+    if config and not Path(config).is_file():
+        raise SettingsError(f"HEED_CONFIG names {config!r}, which is no file")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+    except ValueError as error:
+        raise SettingsError(f"the settings file cannot be read: {error}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"]) or "settings"
+        shown = f" is {problem['input']!r}" if problem["loc"] else ""
+        lines.append(f"setting {name}{shown}: {problem['msg']}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Handlers, one file a journey, and the pages people see."""
