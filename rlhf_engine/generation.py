@@ -1,0 +1,267 @@
+"""Answers, token by token: one decoding core for rollouts, evaluation and service.
+
+A Decoder holds one batch of rows and its key-value cache. Each `step` draws one
+token a row. Rows that ended are dropped from the batch, so late steps cost less.
+Sampling uses nothing of the base policy's own generation settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from rlhf_engine.backbone import Backbone, pad_sequences
+from rlhf_engine.errors import GenerationError
+from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings
+from rlhf_engine.render import answer_text, prompt_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One token drawn for one row; `logprob` is at the sampling temperature."""
+
+    row: int
+    token_id: int
+    logprob: float
+
+
+class Decoder:
+    """One batch of rows being answered by one adapter.
+
+    With one prompt and several seeds the prompt is computed once and its cache
+    repeated. Otherwise there is one seed a prompt.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapter: str | None,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        settings: SamplingSettings,
+    ) -> None:
+        if len(prompts) not in (1, len(seeds)):
+            raise GenerationError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}")
+        self.backbone, self.adapter, self.settings = backbone, adapter, settings
+        self.tokens: list[list[int]] = [[] for _ in seeds]
+        self.logprobs: list[list[float]] = [[] for _ in seeds]
+        self.active = list(range(len(seeds)))
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._prefill(prompts, len(seeds))
+
+    @property
+    def done(self) -> bool:
+        """Whether every row has ended."""
+        return not self.active
+
+    @torch.inference_mode()
+    def step(self) -> list[Drawn]:
+        """Draw one token for each active row, in row order."""
+        token_ids, logprobs = self._draw(self._next_logits)
+        drawn = [
+            Drawn(row, token, logprob)
+            for row, token, logprob in zip(self.active, token_ids, logprobs, strict=True)
+        ]
+        for item in drawn:
+            self.tokens[item.row].append(item.token_id)
+            self.logprobs[item.row].append(item.logprob)
+        self._drop_ended(token_ids)
+        if self.active:
+            self._advance()
+        return drawn
+
+    def cancel(self, row: int) -> None:
+        """End one row now; its tokens so far stay."""
+        if row in self.active:
+            kept = [at for at, active in enumerate(self.active) if active != row]
+            self._keep(kept)
+
+    def finish_reason(self, row: int) -> str:
+        """ "stop" where the policy ended the answer itself, else "length"."""
+        tokens = self.tokens[row]
+        return "stop" if tokens and tokens[-1] == self.backbone.eos_id else "length"
+
+    @torch.inference_mode()
+    def _prefill(self, prompts: Sequence[Sequence[int]], rows: int) -> None:
+        batch = pad_sequences(
+            prompts, [[] for _ in prompts], self.backbone.pad_id, self.backbone.device
+        )
+        # pad_sequences keeps room for an answer; a prefill has none.
+        ids, mask, positions = batch.ids[:, :-1], batch.mask[:, :-1], batch.positions[:, :-1]
+        self._cache = DynamicCache(config=self.backbone.model.config)
+        logits = self._forward(ids, mask, positions)
+        if len(prompts) < rows:
+            self._cache.batch_repeat_interleave(rows)
+            logits, mask = logits.repeat(rows, 1), mask.repeat(rows, 1)
+            positions = positions.repeat(rows, 1)
+        self._mask, self._position, self._next_logits = mask, positions[:, -1:], logits
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        with self.backbone.using(self.adapter):
+            output = self.backbone.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+    def _draw(self, logits: Tensor) -> tuple[list[int], list[float]]:
+        """Draw from [b, v] logits; each row uses its own random stream."""
+        if not torch.isfinite(logits).all():
+            raise GenerationError("the policy's logits are not finite; its weights are damaged")
+        greedy = self.settings.temperature == 0
+        logprobs = torch.log_softmax(logits / (self.settings.temperature or 1.0), dim=-1)
+        tokens = logprobs.argmax(dim=-1) if greedy else self._draw_rows(logprobs)
+        chosen = logprobs.gather(1, tokens.unsqueeze(1)).squeeze(1)
+        return tokens.tolist(), chosen.tolist()
+
+    def _draw_rows(self, logprobs: Tensor) -> Tensor:
+        probabilities = logprobs.exp().double()
+        if self.settings.top_p < 1:
+            probabilities = _nucleus(probabilities, self.settings.top_p)
+        cumulative = probabilities.cumsum(dim=-1)
+        uniform = torch.tensor(
+            [
+                torch.rand((), generator=self._generators[row], dtype=torch.float64).item()
+                for row in self.active
+            ],
+            dtype=torch.float64,
+            device=logprobs.device,
+        ).unsqueeze(1)
+        drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        return drawn.squeeze(1).clamp(max=logprobs.shape[1] - 1)
+
+    def _drop_ended(self, token_ids: list[int]) -> None:
+        kept = [
+            at
+            for at, (row, token) in enumerate(zip(self.active, token_ids, strict=True))
+            if token != self.backbone.eos_id
+            and len(self.tokens[row]) < self.settings.max_new_tokens
+        ]
+        self._keep(kept)
+
+    def _keep(self, kept: list[int]) -> None:
+        if len(kept) == len(self.active):
+            return
+        self.active = [self.active[at] for at in kept]
+        if not kept:
+            self._cache = None  # frees the memory of a batch that ended
+            return
+        index = torch.tensor(kept, device=self._mask.device)
+        self._cache.batch_select_indices(index)
+        self._mask, self._position = self._mask[index], self._position[index]
+        self._next_logits = self._next_logits[index]
+
+    def _advance(self) -> None:
+        last = torch.tensor(
+            [[self.tokens[row][-1]] for row in self.active], device=self._mask.device
+        )
+        self._mask = torch.cat([self._mask, torch.ones_like(last)], dim=1)
+        self._position = self._position + 1
+        self._next_logits = self._forward(last, self._mask, self._position)
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Keep the likeliest tokens of each row until they hold `top_p`; the rest becomes 0. [b, v]"""
+    ordered, order = probabilities.sort(dim=-1, descending=True)
+    before = ordered.cumsum(dim=-1) - ordered
+    return torch.zeros_like(probabilities).scatter(
+        1, order, ordered.masked_fill(before >= top_p, 0.0)
+    )
+
+
+def generate(
+    backbone: Backbone,
+    adapter: str | None,
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+    *,
+    max_prompt_tokens: int,
+    batch_size: int = 16,
+    on_answers: Callable[[int], None] | None = None,
+) -> list[SampledAnswer]:
+    """One answer a prompt, in the order given; batches hold prompts of like length.
+
+    `on_answers` hears how many answers are done. An answer's tokens depend on its
+    seed, and, in the last bits of a probability, on the batch it was drawn in.
+    """
+    ids = [prompt_ids(backbone.tokenizer, prompt, max_prompt_tokens) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda at: len(ids[at]))
+    answers: dict[int, SampledAnswer] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        decoder = Decoder(
+            backbone, adapter, [ids[at] for at in rows], [seeds[at] for at in rows], settings
+        )
+        while not decoder.done:
+            decoder.step()
+        for row, at in enumerate(rows):
+            answers[at] = sampled_answer(decoder, row, prompts[at].id, seeds[at])
+        if on_answers is not None:
+            on_answers(len(answers))
+    return [answers[at] for at in range(len(prompts))]
+
+
+def sampled_answer(decoder: Decoder, row: int, prompt_id: str, seed: int) -> SampledAnswer:
+    """What a row of the decoder holds, as a record."""
+    tokens = decoder.tokens[row]
+    return SampledAnswer(
+        prompt_id=prompt_id,
+        text=answer_text(decoder.backbone.tokenizer, tokens),
+        token_ids=tuple(tokens),
+        logprobs=tuple(decoder.logprobs[row]),
+        finish_reason="stop" if decoder.finish_reason(row) == "stop" else "length",
+        seed=seed,
+    )
+
+
+def sample_answers(
+    base: Path,
+    version: Path | None,
+    prompts: Sequence[Prompt],
+    settings: SamplingSettings,
+    seeds: Sequence[int],
+    *,
+    dtype: str = "float32",
+    threads: int = 2,
+    max_prompt_tokens: int = 384,
+    on_answers: Callable[[int], None] | None = None,
+) -> list[SampledAnswer]:
+    """Load a policy (`version` is an adapter folder, None the base policy) and answer prompts."""
+    with limited_threads(threads):
+        backbone = Backbone.load(base, dtype)
+        adapter = None
+        if version is not None:
+            adapter = "policy"
+            backbone.add_adapter(adapter, version)
+        return generate(
+            backbone,
+            adapter,
+            prompts,
+            seeds,
+            settings,
+            max_prompt_tokens=max_prompt_tokens,
+            on_answers=on_answers,
+        )
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Let torch use this many CPU threads, and put the old number back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
