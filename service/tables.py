@@ -6,7 +6,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, DateTime, Dialect, Index, MetaData, TypeDecorator, text
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, MetaData, TypeDecorator, text
 from sqlmodel import Field, SQLModel
 
 NAMING_CONVENTION = {
@@ -54,13 +54,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _moment(*, null: bool = False, index: bool = False) -> Any:
-    return Field(
-        default=None if null else ...,
-        sa_column_kwargs={"nullable": null},
-        sa_type=UtcDateTime,
-        index=index,
-    )
+def _moment(*, null: bool = False) -> Any:
+    if null:
+        return Field(default=None, sa_type=UtcDateTime, nullable=True)
+    return Field(sa_type=UtcDateTime, nullable=False)
 
 
 def _created() -> Any:
@@ -118,7 +115,7 @@ class Candidate(SQLModel, table=True):
     text: str
     token_ids: list[int] = _json(list)
     finish_reason: str
-    seed: int
+    seed: int = Field(sa_type=BigInteger)
     settings: dict[str, Any] = _json(dict)
     first_token_ms: int | None = None
     total_ms: int | None = None
@@ -181,7 +178,8 @@ class Comparison(SQLModel, table=True):
 
 
 class DataSource(SQLModel, table=True):
-    """A configured source; the cursor is what its plugin returned at the last good sync."""
+    """A configured source; the cursor is what its plugin returned at the last good sync, and
+    `options_hash` tells whether it was made with the options of today."""
 
     __tablename__ = "data_source"
 
@@ -189,6 +187,7 @@ class DataSource(SQLModel, table=True):
     name: str = Field(unique=True)
     plugin: str
     purpose: str = "training"
+    options_hash: str = ""
     cursor: dict[str, Any] = _json(dict)
     synced_at: datetime | None = _moment(null=True)
     created_at: datetime = _created()
@@ -388,6 +387,3 @@ class ServiceInstance(SQLModel, table=True):
     address: str
     started_at: datetime = Field(default_factory=now, sa_type=UtcDateTime, nullable=False)
     seen_at: datetime = Field(default_factory=now, sa_type=UtcDateTime, nullable=False)
-
-
-__all__ = ["APPEND_ONLY", "Column", "metadata", "new_id", "now"]
