@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM
 
 from rlhf_engine.base_policy import load_tokenizer
 from rlhf_engine.errors import BasePolicyError, PolicyVersionError
-from rlhf_engine.files import write_json
+from rlhf_engine.files import replaced, write_json
 from rlhf_engine.plan import LoraPlan
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -83,7 +83,7 @@ class Backbone:
     """The base policy's weights, loaded once, and the adapters over them."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model = model.eval().requires_grad_(requires_grad=False)
+        self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id
@@ -109,7 +109,8 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def width(self) -> int:
@@ -152,11 +153,7 @@ class Backbone:
     def save_adapter(self, name: str, folder: Path) -> None:
         """Write an adapter as a PEFT folder (safetensors and JSON)."""
         assert self._peft is not None
-        folder.mkdir(parents=True, exist_ok=True)
-        state = get_peft_model_state_dict(self._peft, adapter_name=name)
-        tensors = {key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}
-        save_file(tensors, str(folder / ADAPTER_WEIGHTS), metadata={"format": "pt"})
-        write_json(folder / ADAPTER_CONFIG, config_json(self._peft.peft_config[name]))
+        write_adapter(self._peft, name, folder)
 
     def adapter_parameters(self, name: str) -> list[torch.nn.Parameter]:
         """The adapter's parameters in a fixed order."""
@@ -217,7 +214,7 @@ class Backbone:
             self._peft.add_adapter(name, config)
         self._peft.eval()
         for parameter in self.adapter_parameters(name):
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad_(False)
         self._active = None
 
 
@@ -229,9 +226,7 @@ def default_device() -> str:
 def lora_config(model: Any, lora: LoraPlan, **extra: Any) -> LoraConfig:
     """LoRA on all linear layers of the last `top_layers` blocks (of all for None)."""
     count = int(model.config.get_text_config().num_hidden_layers)
-    layers = (
-        None if lora.top_layers is None else list(range(max(0, count - lora.top_layers), count))
-    )
+    lowest = 0 if lora.top_layers is None else max(0, count - lora.top_layers)
     present = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
     targets = sorted(present & set(LINEAR_LAYERS))
     return LoraConfig(
@@ -251,6 +246,15 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return config, load_file(str(folder / ADAPTER_WEIGHTS))
     except Exception as error:
         raise PolicyVersionError(f"adapter {folder} cannot be read: {error}") from error
+
+
+def write_adapter(model: PeftModel, name: str, folder: Path) -> None:
+    """Write one adapter of a PEFT model as safetensors and JSON, each file atomically."""
+    state = get_peft_model_state_dict(model, adapter_name=name)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}
+    with replaced(folder / ADAPTER_WEIGHTS) as temporary:
+        save_file(tensors, str(temporary), metadata={"format": "pt"})
+    write_json(folder / ADAPTER_CONFIG, config_json(model.peft_config[name]))
 
 
 def config_json(config: LoraConfig) -> dict[str, Any]:

@@ -68,8 +68,7 @@ class PpoPlan:
     value_coefficient: float = 0.5
     kl_coefficient: float = 0.05
     max_kl: float = 20.0
-    """Mean KL a sequence (nats, against the SFT policy) at which the stage stops early and
-    keeps the last policy below it."""
+    """Mean KL an answer (nats, against the SFT policy) at which tuning stops."""
     reward_clip: float = 5.0
     missing_eos_penalty: float = 1.0
     max_grad_norm: float = 1.0
@@ -98,9 +97,9 @@ class GatePlan:
 
     min_win_rate_lower: float = 0.5
     """The lower end of the win-rate interval against the live policy must lie above this."""
-    max_similarity_drop: float = 0.0
-    """How far the candidate's chrF (0 to 100) against the gold answers may lie below the
-    live policy's, beyond what the paired interval explains."""
+    max_similarity_drop: float = 1.0
+    """How many chrF points (0 to 100) the candidate's mean against the gold answers may lie
+    below the live policy's."""
     max_length_ratio: float = 2.0
     """Mean answer length, candidate over live, above which the candidate is refused."""
     approval_required: bool = False
@@ -134,9 +133,8 @@ class RunPlan:
             raise PlanError(
                 f"stages is {list(self.stages)}; it must be some of {list(STAGES)}, in that order"
             )
-        for section in (self, self.lora, self.sft, self.reward_model, self.ppo, self.evaluation):
-            _check_numbers(section)
-        for section in (self.gate, *self.signals):
+        sections: tuple[Any, ...] = (self, self.lora, self.sft, self.reward_model, self.ppo)
+        for section in (*sections, self.evaluation, self.gate, *self.signals):
             _check_numbers(section)
 
     @property

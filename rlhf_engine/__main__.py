@@ -1,0 +1,45 @@
+"""`python -m rlhf_engine RUN_DIR`: work through a run folder without the service."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rlhf_engine.errors import Cancelled, EngineError
+from rlhf_engine.run_folder import Progress, RunFolder
+
+
+def main() -> int:
+    """Exit code 0: the gate passed; 4: it refused; 75: cancelled; 1: failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rlhf_engine",
+        description="Train from a run folder that holds plan.json and a frozen snapshot/; "
+        "a run that was stopped goes on from its last finished stage.",
+    )
+    parser.add_argument("run_dir", type=Path, help="the run folder")
+    arguments = parser.parse_args()
+    RunFolder(arguments.run_dir).clear_cancel()
+    try:
+        from rlhf_engine.pipeline import train
+
+        verdict = train(arguments.run_dir, on_progress=_show)
+    except Cancelled as error:
+        sys.stderr.write(f"{error}\n")
+        return 75
+    except EngineError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    if verdict is None:
+        return 0
+    sys.stdout.write(f"{verdict.sentence}\n")
+    return 0 if verdict.passed else 4
+
+
+def _show(progress: Progress) -> None:
+    left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+    sys.stderr.write(f"{progress.stage}: {progress.note} {progress.step}/{progress.total}{left}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

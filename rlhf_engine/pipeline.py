@@ -1,0 +1,134 @@
+"""A run from its first stage without a marker to the gate."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rlhf_engine.backbone import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from rlhf_engine.errors import PlanError, RunFolderError
+from rlhf_engine.evaluation import run_evaluation
+from rlhf_engine.generation import limited_threads
+from rlhf_engine.plan import RunPlan
+from rlhf_engine.plots import plot_run
+from rlhf_engine.ppo import run_ppo
+from rlhf_engine.records import GateReport, StageReport
+from rlhf_engine.reward_model import run_reward_model
+from rlhf_engine.run_folder import Progress, RunFolder
+from rlhf_engine.sft import run_sft
+from rlhf_engine.signals import RewardSignal
+from rlhf_engine.snapshot import Snapshot
+from rlhf_engine.speed import measure_speed
+from rlhf_engine.stage import Stage
+
+OnProgress = Callable[[Progress], None]
+
+
+def train(
+    run_dir: Path,
+    signals: Sequence[RewardSignal] = (),
+    on_progress: OnProgress | None = None,
+) -> GateReport | None:
+    """Work through the plan's stages; what a marker says is done is not done again.
+
+    Returns the gate's verdict, None for a plan without evaluation. Raises Cancelled
+    when the run was asked to stop, RunFolderError when another process is at it, and
+    EngineErrors that name their stage. Whatever is raised, the folder can be resumed.
+    """
+    run = RunFolder(run_dir)
+    plan = run.plan()
+    ordered = _signals_of(plan, signals)
+    with run.held(), limited_threads(plan.threads):
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        snapshot = _snapshot(run)
+        dtype = _dtype(run, plan)
+        for name in plan.stages:
+            if run.report(name) is None:
+                run.raise_if_cancelled()
+                _run_stage(Stage(name, run, plan, dtype, on_progress), snapshot, ordered)
+        _keep_candidate(run, plan)
+        plot_run(run)
+    return run.gate_report()
+
+
+def _run_stage(stage: Stage, snapshot: Snapshot, signals: Sequence[RewardSignal]) -> None:
+    stage.path.mkdir(parents=True, exist_ok=True)
+    stage.tell(0, 1, "starting")
+    if stage.name == "sft":
+        report = run_sft(stage, snapshot)
+    elif stage.name == "reward_model":
+        report = run_reward_model(stage, snapshot)
+    elif stage.name == "ppo":
+        report = run_ppo(stage, snapshot, signals)
+    elif stage.name == "evaluation":
+        report, verdict = run_evaluation(stage, snapshot)
+        stage.run.write_gate_report(verdict)
+    else:
+        report = _snapshot_report(stage, snapshot)
+    stage.run.mark_done(report)
+    stage.tell(1, 1, "done")
+
+
+def _snapshot(run: RunFolder) -> Snapshot:
+    return Snapshot.open(run.stage_path("snapshot"))
+
+
+def _snapshot_report(stage: Stage, snapshot: Snapshot) -> StageReport:
+    figures = {
+        "hash": snapshot.hash,
+        "demonstrations": len(snapshot.demonstrations),
+        "training_demonstrations": len(snapshot.training_demonstrations()),
+        "evaluation_demonstrations": len(snapshot.evaluation_demonstrations()),
+        "comparisons": len(snapshot.comparisons),
+        "simulated": sum(item.simulated for item in snapshot.comparisons),
+        "prompts": len(snapshot.prompts),
+    }
+    return StageReport(stage.name, stage.seconds(), figures)
+
+
+def _dtype(run: RunFolder, plan: RunPlan) -> str:
+    """The plan's number format; a measured choice is kept, so that a resumed run computes alike."""
+    if plan.dtype != "auto":
+        return plan.dtype
+    kept = run.path / "dtype"
+    if not kept.exists():
+        kept.write_text(measure_speed(Path(plan.base), plan.threads).dtype, encoding="utf-8")
+    return kept.read_text(encoding="utf-8")
+
+
+def _signals_of(plan: RunPlan, signals: Sequence[RewardSignal]) -> list[RewardSignal]:
+    """The plan's signals among those given, in the plan's order and by its weights."""
+    by_name = {signal.name: signal for signal in signals}
+    for wanted in plan.signals:
+        if wanted.name not in by_name:
+            raise PlanError(
+                f"the plan names the reward signal {wanted.name}, which is not loaded; "
+                "run it through `heed train`, which loads plugins, or take it out of plan.json"
+            )
+        if by_name[wanted.name].weight != wanted.weight:
+            raise PlanError(
+                f"reward signal {wanted.name} has weight {by_name[wanted.name].weight}, and the "
+                f"plan says {wanted.weight}; make them equal"
+            )
+    return [by_name[wanted.name] for wanted in plan.signals]
+
+
+def _keep_candidate(run: RunFolder, plan: RunPlan) -> None:
+    """Copy the last policy's adapter to RUN/candidate, whole or not at all."""
+    if run.candidate_path.exists():
+        return
+    last = "ppo" if plan.has_ppo else "sft"
+    source = run.stage_path(last) / "adapter"
+    if not source.exists():
+        raise RunFolderError(f"{source} is missing; the plan has no stage that makes a policy")
+    temporary = run.path / ".candidate"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+        shutil.copyfile(source / name, temporary / name)
+    temporary.rename(run.candidate_path)

@@ -1,0 +1,139 @@
+"""The arithmetic of PPO, pure functions of tensors.
+
+Legend: b batch, t answer tokens, v vocabulary. A mask is [b, t] with 1 on answer tokens
+(the end-of-turn token among them) and 0 on padding; padding never enters a mean.
+
+Sources: PPO (Schulman et al. 2017, arXiv 1707.06347), GAE (Schulman et al. 2016,
+arXiv 1506.02438), k1 and k3 estimators (Schulman, "Approximating KL Divergence", 2020),
+reward shaping as in InstructGPT (Ouyang et al. 2022, arXiv 2203.02155).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` [b, t] where `mask` is 1; 0 where the mask is empty."""
+    mask = mask.to(values.dtype)
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def masked_whiten(values: Tensor, mask: Tensor) -> Tensor:
+    """Values [b, t] shifted and scaled to mean 0, variance 1 over the mask; 0 outside.
+
+    Values that are all alike become 0, not noise blown up by a division by almost nothing.
+    """
+    mean = masked_mean(values, mask)
+    variance = masked_mean((values - mean) ** 2, mask)
+    return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
+
+
+def gathered_logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
+    """Log-probability of each token at the sampling temperature.
+
+    logits [b, t, v], tokens [b, t] -> [b, t] in float32. One number a token is kept.
+    """
+    scaled = logits.float() / temperature
+    chosen = scaled.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return chosen - scaled.logsumexp(dim=-1)
+
+
+def entropy(logits: Tensor, temperature: float) -> Tensor:
+    """Entropy in nats of each next-token distribution: logits [b, t, v] -> [b, t]."""
+    logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
+    return -(logprobs.exp() * logprobs).sum(dim=-1)
+
+
+def kl_k1(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """Per-token estimate of KL(policy || reference), unbiased: log p - log r. [b, t]"""
+    return logprobs - reference
+
+
+def kl_k3(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """Per-token estimate of the same, never negative: r/p - 1 - log(r/p). [b, t]"""
+    log_ratio = reference - logprobs
+    return log_ratio.exp() - 1 - log_ratio
+
+
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coefficient: float) -> Tensor:
+    """Reward of each token: minus the KL penalty, and the answer's score at its last token.
+
+    scores [b], kl and mask [b, t] -> [b, t] (InstructGPT, section 3.5). An answer without
+    a token (all-zero mask) gets no reward anywhere.
+    """
+    rewards = -kl_coefficient * kl * mask
+    last = (mask.sum(dim=1).long() - 1).clamp(min=0)
+    has_tokens = mask.any(dim=1)
+    rewards[torch.arange(len(scores)), last] += scores * has_tokens
+    return rewards
+
+
+def advantages(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimates and returns, both [b, t] (arXiv 1506.02438, eq. 16).
+
+    delta_t = r_t + gamma V_{t+1} - V_t;  A_t = delta_t + gamma lambda A_{t+1};
+    return_t = A_t + V_t. The value after an answer's last token is 0.
+    """
+    mask = mask.to(rewards.dtype)
+    values = values * mask
+    result = torch.zeros_like(rewards)
+    following = torch.zeros_like(rewards[:, 0])
+    width = rewards.shape[1]
+    for t in reversed(range(width)):
+        next_value = values[:, t + 1] if t + 1 < width else torch.zeros_like(following)
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        following = (delta + gamma * gae_lambda * following) * mask[:, t]
+        result[:, t] = following
+    return result, (result + values) * mask
+
+
+def policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantage: Tensor, mask: Tensor, clip_range: float
+) -> Tensor:
+    """Clipped surrogate loss, a scalar to minimise (arXiv 1707.06347, eq. 7).
+
+    -E[min(ratio A, clip(ratio, 1 - eps, 1 + eps) A)]; all arguments [b, t].
+    """
+    ratio = (logprobs - old_logprobs).exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    return masked_mean(torch.maximum(-ratio * advantage, -clipped * advantage), mask)
+
+
+def value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip_range: float
+) -> Tensor:
+    """Clipped squared error of the critic, a scalar: half the larger of the plain and the
+    clipped error at each token (OpenAI baselines, ppo2). All arguments [b, t]."""
+    clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
+    error = torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
+    return 0.5 * masked_mean(error, mask)
+
+
+def clip_fraction(
+    logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, clip_range: float
+) -> Tensor:
+    """Share of tokens whose ratio lies outside the clip range."""
+    ratio = (logprobs - old_logprobs).exp()
+    return masked_mean(((ratio - 1).abs() > clip_range).float(), mask)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 a constant one.
+
+    0 where the returns do not vary.
+    """
+    error = returns - values
+    mean_error, mean_return = masked_mean(error, mask), masked_mean(returns, mask)
+    variance = masked_mean((returns - mean_return) ** 2, mask)
+    if variance < 1e-12:
+        return torch.zeros(())
+    return 1 - masked_mean((error - mean_error) ** 2, mask) / variance
+
+
+def sequence_kl(kl: Tensor, mask: Tensor) -> Tensor:
+    """Mean over answers of the KL summed over their tokens, in nats: [b, t] -> scalar."""
+    return (kl * mask).sum(dim=1).mean()

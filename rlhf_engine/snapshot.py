@@ -1,0 +1,126 @@
+"""A frozen, hashed set of training data with its split by question.
+
+FOLDER/demonstrations.jsonl, comparisons.jsonl, prompts.jsonl
+FOLDER/manifest.json            counts, file hashes and the snapshot's hash, written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf_engine.errors import SnapshotError
+from rlhf_engine.files import read_lines, sha256_of, sha256_of_json, write_json, write_lines
+from rlhf_engine.records import Comparison, Demonstration, Prompt, from_json, to_json
+
+MANIFEST = "manifest.json"
+_KINDS: dict[str, type[Any]] = {
+    "demonstrations": Demonstration,
+    "comparisons": Comparison,
+    "prompts": Prompt,
+}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one training run learns from; `hash` names it for ever."""
+
+    path: Path
+    hash: str
+    demonstrations_hash: str
+    demonstrations: tuple[Demonstration, ...]
+    comparisons: tuple[Comparison, ...]
+    prompts: tuple[Prompt, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> Snapshot:
+        """Read a snapshot; SnapshotError if it is missing or was changed since freezing."""
+        manifest = _read_manifest(folder)
+        rows: dict[str, tuple[Any, ...]] = {}
+        for name, kind in _KINDS.items():
+            path = folder / f"{name}.jsonl"
+            if sha256_of(path) != manifest["files"][name]:
+                raise SnapshotError(f"{path} was changed after freezing; start a new run")
+            rows[name] = tuple(from_json(kind, row) for row in read_lines(path))
+        return cls(folder, manifest["hash"], manifest["files"]["demonstrations"], **rows)
+
+    def training_demonstrations(self) -> list[Demonstration]:
+        """The demonstrations that SFT may learn from."""
+        return [item for item in self.demonstrations if item.prompt.split == "train"]
+
+    def evaluation_demonstrations(self) -> list[Demonstration]:
+        """The exam where one was given, else the held-out questions."""
+        exam = [item for item in self.demonstrations if item.prompt.split == "exam"]
+        return exam or [item for item in self.demonstrations if item.prompt.split == "held_out"]
+
+
+def freeze(
+    folder: Path,
+    demonstrations: Sequence[Demonstration],
+    comparisons: Sequence[Comparison],
+    prompts: Sequence[Prompt],
+) -> Snapshot:
+    """Write a snapshot and return it as read back.
+
+    Raises SnapshotError where a question of the training side also stands on the
+    held-out or exam side, or where there is nothing to train on.
+    """
+    _refuse_leaks([d.prompt for d in demonstrations] + [c.prompt for c in comparisons], prompts)
+    if not any(item.prompt.split == "train" for item in demonstrations):
+        raise SnapshotError(
+            "there is no gold answer to train on; add a data source with question-answer pairs "
+            "and sync it"
+        )
+    rows: dict[str, Sequence[Any]] = {
+        "demonstrations": demonstrations,
+        "comparisons": comparisons,
+        "prompts": prompts,
+    }
+    for name, items in rows.items():
+        write_lines(folder / f"{name}.jsonl", [to_json(item) for item in items])
+    files = {name: sha256_of(folder / f"{name}.jsonl") for name in rows}
+    manifest = {
+        "format": 1,
+        "hash": sha256_of_json(files),
+        "files": files,
+        "counts": {name: len(items) for name, items in rows.items()},
+    }
+    write_json(folder / MANIFEST, manifest)
+    return Snapshot.open(folder)
+
+
+def normalised(question: str) -> str:
+    """A question as it is compared: letters and digits of its NFKC form in lower case."""
+    folded = unicodedata.normalize("NFKC", question).casefold()
+    return " ".join(re.findall(r"\w+", folded))
+
+
+def is_held_out(question: str, percent: int) -> bool:
+    """Whether a question is kept out of training: decided by its hash alone, for ever."""
+    digest = hashlib.sha256(normalised(question).encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 100 < percent
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SnapshotError(f"{folder} holds no finished snapshot: {error}") from error
+    if manifest.get("format") != 1:
+        raise SnapshotError(f"{folder} was written by another version; start a new run")
+    return manifest
+
+
+def _refuse_leaks(judged: Sequence[Prompt], prompts: Sequence[Prompt]) -> None:
+    kept_out = {normalised(p.question) for p in judged if p.split != "train"}
+    for prompt in [*judged, *prompts]:
+        if prompt.split == "train" and normalised(prompt.question) in kept_out:
+            raise SnapshotError(
+                f"prompt {prompt.id} is on the training side, but its question is also held out"
+            )

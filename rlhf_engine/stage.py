@@ -1,0 +1,91 @@
+"""What every stage is given: the run, its plan, and a way to say how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rlhf_engine.plan import RunPlan
+from rlhf_engine.run_folder import Progress, RunFolder
+
+_SHOW_EVERY_S = 0.5
+
+
+@dataclass
+class Stage:
+    """One stage at work. `tell` shows progress and honours a request to stop."""
+
+    name: str
+    run: RunFolder
+    plan: RunPlan
+    dtype: str
+    on_progress: Callable[[Progress], None] | None = None
+    _started: float = field(default_factory=time.monotonic)
+    _shown: float = 0.0
+    _part: tuple[str, int, float] = ("", 0, 0.0)
+
+    @property
+    def path(self) -> Path:
+        """The stage's own folder."""
+        return self.run.stage_path(self.name)
+
+    def tell(self, step: int, total: int, note: str = "") -> None:
+        """Say that `step` of `total` is done; raises Cancelled if the run was asked to stop."""
+        self.run.raise_if_cancelled()
+        at = time.monotonic()
+        if note != self._part[0]:
+            self._part = (note, step, at)
+        if step < total and at - self._shown < _SHOW_EVERY_S:
+            return
+        self._shown = at
+        progress = Progress(self.name, step, total, note, self._left(step, total), time.time())
+        self.run.write_progress(progress)
+        if self.on_progress is not None:
+            self.on_progress(progress)
+
+    def seconds(self) -> float:
+        """Wall time since the stage began."""
+        return time.monotonic() - self._started
+
+    def _left(self, step: int, total: int) -> float | None:
+        """Seconds left of what `note` names, from its own pace."""
+        _, first, since = self._part
+        if step <= first:
+            return None
+        return (time.monotonic() - since) / (step - first) * (total - step)
+
+
+class TrainerWatch(TrainerCallback):  # type: ignore[misc]
+    """Carries a Trainer's steps and losses to the stage."""
+
+    def __init__(self, stage: Stage, note: str) -> None:
+        self._stage, self._note = stage, note
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """One optimizer step is done."""
+        del args, control
+        self._stage.tell(state.global_step, state.max_steps, self._note)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """The trainer reports figures; those with a number are kept."""
+        del args, control
+        row = {
+            f"{self._stage.name}/{key}": float(value)
+            for key, value in (logs or {}).items()
+            if isinstance(value, int | float)
+        }
+        self._stage.run.append_metrics({"step": state.global_step, **row})
