@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
 
 from rlhf_engine.backbone import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from rlhf_engine.errors import PlanError, RunFolderError
@@ -42,9 +43,7 @@ def train(
     plan = run.plan()
     ordered = _signals_of(plan, signals)
     with run.held(), limited_threads(plan.threads):
-        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        logging.getLogger("transformers").setLevel(logging.ERROR)
+        _stay_offline_and_quiet()
         snapshot = _snapshot(run)
         dtype = _dtype(run, plan)
         for name in plan.stages:
@@ -54,6 +53,13 @@ def train(
         _keep_candidate(run, plan)
         plot_run(run)
     return run.gate_report()
+
+
+def _stay_offline_and_quiet() -> None:
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def _run_stage(stage: Stage, snapshot: Snapshot, signals: Sequence[RewardSignal]) -> None:

@@ -186,7 +186,7 @@ def _classifier(stage: Stage, pad_id: int) -> Any:
     sft = stage.run.stage_path("sft") / "adapter"
     stored, weights = read_adapter(sft)
     if stored["r"] == config.r and stored.get("layers_to_transform") == config.layers_to_transform:
-        set_peft_model_state_dict(wrapped, weights)
+        set_peft_model_state_dict(wrapped, {**weights, SCORE_KEY: head.weight.detach()})
     return wrapped
 
 

@@ -6,7 +6,6 @@ questions outside training are compared with the human ones before and after.
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,7 +117,6 @@ def train_quietly(trainer: Any, stage: Stage, note: str) -> float:
     """Train with progress going to the stage; TrainingError where the loss is not finite."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainerWatch(stage, note))
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     loss = float(trainer.train().training_loss)
     if not torch.isfinite(torch.tensor(loss)):
         raise TrainingError(
