@@ -67,7 +67,7 @@ def _check_weights(folder: Path) -> None:
         if not path.is_file():
             raise BasePolicyError(f"{path} is missing, though the weights' index names it")
     for path in files:
-        if not _whole(path):
+        if not is_whole(path):
             raise BasePolicyError(f"{path} is cut off or damaged; fetch the base policy again")
 
 
@@ -79,7 +79,7 @@ def _indexed(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(shards))]
 
 
-def _whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
     """Whether a safetensors file is as long as its header says."""
     with path.open("rb") as file:
         try:

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,7 @@ def check_base(folder: Path) -> BaseInfo:
         )
     return BaseInfo(
         hash=base_hash(folder),
-        name=_name(folder),
+        name=base_name(folder),
         vocab=vocab,
         layers=int(text.get("num_hidden_layers", text.get("n_layer", 0))),
         context=int(text.get("max_position_embeddings", text.get("n_positions", 0))),
@@ -189,6 +190,11 @@ def _file_hash(path: Path, entry: dict[str, Any] | None) -> str:
     status = path.stat()
     if entry and (entry["size"], entry["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
         return str(entry["sha256"])
+    return _hash_at(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hash_at(path: Path, _size: int, _mtime_ns: int) -> str:
     return sha256_of(path)
 
 
@@ -229,7 +235,8 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return ids | {tokenizer.eos_token_id}
 
 
-def _name(folder: Path) -> str:
+def base_name(folder: Path) -> str:
+    """The hub name a base policy was fetched by, else its folder's name."""
     return str(read_manifest(folder).get("name") or folder.name)
 
 
