@@ -55,14 +55,17 @@ class FaqCsv:
         header = next(rows)[1]
         columns = self._columns(header)
         lines: dict[str, int] = {}
+        first = "it has the line of column names only"
         for line, row in rows:
             item = self._item(line, row, columns, len(header), lines)
             if isinstance(item, GoldPair):
                 lines[item.id] = line
+            elif not lines:
+                first = f"{item.where} {item.reason}"
             yield item
         if not lines:
             raise SourceError(
-                f"{self.path} has no row that can be used, so nothing was changed; "
+                f"{self.path} has no row that can be used, so nothing was changed ({first}); "
                 "give it at least one row with a question and an answer"
             )
         yield Complete()

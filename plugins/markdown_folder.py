@@ -59,15 +59,17 @@ class MarkdownFolder:
         Raises SourceError where the folder is missing, no page matches, or none can be used
         (which would remove everything known).
         """
-        usable = False
+        usable, first = False, ""
         for file in self._files():
             for item in self._page_items(file):
                 usable = usable or isinstance(item, Document)
+                if isinstance(item, Rejected):
+                    first = first or f"{item.where} {item.reason}"
                 yield item
         if not usable:
             raise SourceError(
                 f"no page of {self.path} that matches {self.pattern!r} can be used, "
-                "so nothing was changed; the sync report says why for each"
+                f"so nothing was changed; the first of them: {first}"
             )
         yield Complete()
 

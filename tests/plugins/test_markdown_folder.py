@@ -224,7 +224,9 @@ def test_an_empty_folder_is_a_source_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_usable_page_is_a_source_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="can be used, so nothing was changed"):
+    with pytest.raises(
+        SourceError, match=r"nothing was changed; the first of them: page.md is not UTF-8"
+    ):
         read_one(tmp_path, b"\xff\xfe")
 
 
