@@ -55,17 +55,18 @@ class FaqCsv:
         header = next(rows)[1]
         columns = self._columns(header)
         lines: dict[str, int] = {}
-        first = "it has the line of column names only"
+        first = ""
         for line, row in rows:
             item = self._item(line, row, columns, len(header), lines)
             if isinstance(item, GoldPair):
                 lines[item.id] = line
-            elif not lines:
-                first = f"{item.where} {item.reason}"
+            else:
+                first = first or f"{item.where} {item.reason}"
             yield item
         if not lines:
             raise SourceError(
-                f"{self.path} has no row that can be used, so nothing was changed ({first}); "
+                f"{self.path} has no row that can be used, so nothing was changed "
+                f"({first or 'it only names its columns'}); "
                 "give it at least one row with a question and an answer"
             )
         yield Complete()

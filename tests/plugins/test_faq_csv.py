@@ -116,7 +116,7 @@ def test_the_process_wide_field_limit_is_left_as_it_was(file: Path) -> None:
         ("question;answer\nA?;B.\n", "separated by ';': set the option delimiter"),
         ("question,answer,Answer\nA?,B.,C.\n", "has the column answer twice"),
         ("question,answer\n", "no row that can be used, so nothing was changed"),
-        ("question,answer\nA?,\n", "so nothing was changed (faq.csv line 2 has no answer)"),
+        ("question,answer\nA?,\n,B.\n", "so nothing was changed (faq.csv line 2 has no answer)"),
         ('question,answer\nA?,B.\nC?,"D.\nE?,F.\n', "line 3: unexpected end of data"),
         ('question,answer\nA?,"B" or C.\n', "line 2: ',' expected after '\"'"),
         (
