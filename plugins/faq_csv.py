@@ -52,7 +52,7 @@ class FaqCsv:
         a needed column, or holds no usable row (which would remove everything known).
         """
         rows = iter(_rows(self._text(), self.path, self.delimiter))
-        header = next(rows)[1]
+        header = next(rows, (1, [""]))[1]
         columns = self._columns(header)
         lines: dict[str, int] = {}
         first = ""
