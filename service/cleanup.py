@@ -1,0 +1,66 @@
+"""Clean-up: old rows of scheduled jobs, and the large files of runs that ended long ago.
+
+What a run measured, its snapshot and its metrics stay for ever; weights and checkpoints
+go, since what was worth keeping was stored among the policies when the run ended.
+"""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Engine, delete, func
+from sqlmodel import col, select
+
+from service.database import session
+from service.tables import JobRun, TrainingRun
+
+JOB_ROWS_KEPT = timedelta(days=90)
+RUN_FILES_KEPT = timedelta(days=14)
+LARGE_BYTES = 1_000_000
+
+# Others may be resumed.
+_FOR_GOOD = ("promoted", "refused")
+
+log = structlog.get_logger(__name__)
+
+
+def clean_up(engine: Engine, at: datetime) -> int:
+    """Remove what is old at the moment `at`; returns how many bytes of run files went."""
+    with session(engine) as opened:
+        # The newest row of each job tells the scheduler what was missed.
+        newest = select(func.max(col(JobRun.slot))).group_by(col(JobRun.job))
+        opened.execute(
+            delete(JobRun).where(
+                col(JobRun.slot) < at - JOB_ROWS_KEPT, col(JobRun.slot).not_in(newest)
+            )
+        )
+        ended = opened.exec(
+            select(TrainingRun.folder).where(
+                col(TrainingRun.state).in_(_FOR_GOOD),
+                col(TrainingRun.finished_at) < at - RUN_FILES_KEPT,
+            )
+        ).all()
+    freed = sum(_remove_large_files(Path(folder)) for folder in ended)
+    log.info("cleaned_up", runs=len(ended), freed_bytes=freed)
+    return freed
+
+
+def _remove_large_files(run: Path) -> int:
+    freed = 0
+    for path in sorted(run.rglob("*"), reverse=True):
+        if path.is_dir() and path.name.startswith("checkpoint-"):
+            freed += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            shutil.rmtree(path)
+        elif path.is_file() and _is_weights(path, run):
+            freed += path.stat().st_size
+            path.unlink()
+    return freed
+
+
+def _is_weights(path: Path, run: Path) -> bool:
+    if path.relative_to(run).parts[0] == "snapshot" or path.suffix == ".jsonl":
+        return False
+    return path.suffix == ".safetensors" or path.stat().st_size > LARGE_BYTES

@@ -1,0 +1,1 @@
+"""The commands of `heed`, one file a group. service/cli.py gathers them."""

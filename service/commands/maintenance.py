@@ -1,0 +1,148 @@
+"""heed sync, plugins, fetch-base, export, check: everything around data and upkeep."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import rlhf_engine
+from service.commands.terminal import (
+    FAILED,
+    NOTHING_TO_DO,
+    OnStep,
+    say,
+    settings_for_command,
+    steps,
+    table,
+    warn,
+)
+from service.errors import SettingsError
+from service.settings import Settings
+
+_MARKS = {"fine": "ok", "note": "note", "wrong": "WRONG"}
+
+
+def sync(
+    source: Annotated[str | None, typer.Argument(help="Only this source.")] = None,
+) -> None:
+    """Bring documents and gold answers up to date from the data sources."""
+    settings = settings_for_command()
+    chosen = [entry for entry in settings.sources if source in (None, entry.name)]
+    if source is not None and not chosen:
+        known = ", ".join(entry.name for entry in settings.sources) or "none"
+        raise SettingsError(f"no source is named {source!r}; known: {known}")
+    if not chosen:
+        warn("no data source is set; add [[sources]] to heed.toml")
+        raise typer.Exit(NOTHING_TO_DO)
+    if _sync_each(settings, chosen_names={entry.name for entry in chosen}):
+        raise typer.Exit(FAILED)
+
+
+def _sync_each(settings: Settings, chosen_names: set[str]) -> bool:
+    """Sync, show the reports, and tell whether any failed."""
+    from service.database import migrate, open_database
+    from service.plugin_host import PluginHost
+    from service.sync import sync_source
+
+    engine = open_database(settings.database)
+    migrate(engine)
+    host = PluginHost.load()
+    failed = False
+    rows = []
+    with steps() as step:
+        for entry in settings.sources:
+            if entry.name not in chosen_names:
+                continue
+            step(f"syncing {entry.name}", 0, 0, None)
+            report = sync_source(engine, host, entry)
+            failed = failed or report.error is not None
+            rows.append((entry, report))
+    table(
+        "Sync",
+        ("source", "added", "changed", "removed", "unchanged", "rejected", "error"),
+        [
+            (e.name, r.added, r.changed, r.removed, r.unchanged, len(r.rejected), r.error)
+            for e, r in rows
+        ],
+    )
+    for entry, report in rows:
+        for rejected in report.rejected:
+            warn(f"{entry.name}: {rejected['where']}: {rejected['reason']}")
+    engine.dispose()
+    return failed
+
+
+def plugins() -> None:
+    """List the installed plugins and what each brings."""
+    from service.plugin_host import PluginHost
+
+    found = PluginHost.load().plugins()
+    table(
+        "Plugins",
+        ("name", "version", "hooks", "error"),
+        [(p.name, p.version, ", ".join(p.hooks), p.error) for p in found],
+    )
+    if any(plugin.error for plugin in found):
+        raise typer.Exit(FAILED)
+
+
+def fetch_base(
+    name: Annotated[str | None, typer.Argument(help="Hub name or folder.")] = None,
+) -> None:
+    """Get the base policy and cache it; a second call returns at once."""
+    settings = settings_for_command(base_policy=name)
+    with steps() as step:
+        folder = fetch_with_progress(settings, step)
+    say(f"the base policy is ready: {folder}")
+
+
+def fetch_with_progress(settings: Settings, step: OnStep) -> Path:
+    """Fetch the settings' base policy and say how far it is."""
+    began: dict[str, float] = {}
+
+    def told(what: str, done: int, total: int) -> None:
+        since = time.monotonic() - began.setdefault(what, time.monotonic())
+        left = since / done * (total - done) if done and total else None
+        step(what, done, total, left)
+
+    folder: Path = rlhf_engine.fetch_base(
+        settings.base_policy, settings.base_cache, settings.base_revision, on_progress=told
+    )
+    return folder
+
+
+def export(
+    kind: Annotated[
+        Literal["preference", "unpaired", "prompt-completion"],
+        typer.Argument(help="Which of TRL's conversational forms."),
+    ],
+    path: Annotated[Path, typer.Argument(help="File to write (JSON lines).")],
+) -> None:
+    """Write the feedback as JSON lines in TRL's forms."""
+    settings = settings_for_command()
+    from service.database import check_schema, open_database, session
+    from service.export import export_feedback
+
+    engine = open_database(settings.database)
+    check_schema(engine)
+    with session(engine) as opened:
+        count = export_feedback(opened, kind, path)
+    say(f"{count} rows written to {path}")
+    if count == 0:
+        raise typer.Exit(NOTHING_TO_DO)
+
+
+def check() -> None:
+    """Look at the settings, database, base policy and plugins, and say what to mend."""
+    from service.check import check as look
+
+    findings = look(settings_for_command())
+    for finding in findings:
+        say(f"{_MARKS[finding.state]:>5}  {finding.area}: {finding.text}")
+    wrong = sum(finding.state == "wrong" for finding in findings)
+    if wrong:
+        warn(f"{wrong} to mend")
+        raise typer.Exit(FAILED)

@@ -1,0 +1,109 @@
+"""heed policies, promote, rollback: which policy answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.commands.terminal import (
+    FAILED,
+    NOTHING_TO_DO,
+    REFUSED,
+    say,
+    settings_for_command,
+    table,
+    user,
+    warn,
+)
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from service.tables import PolicyVersion
+
+
+def list_policies() -> None:
+    """List every PolicyVersion: where it came from and whether it is live."""
+    from sqlmodel import col, select
+
+    from service.database import session
+    from service.tables import Alias, PolicyVersion
+
+    settings = settings_for_command()
+    with opened_database(settings) as engine, session(engine) as opened:
+        names = {alias.version_id: alias.name for alias in opened.exec(select(Alias))}
+        versions = opened.exec(select(PolicyVersion).order_by(col(PolicyVersion.number))).all()
+    if not versions:
+        warn("there is no PolicyVersion yet; heed serve registers the base policy as version 0")
+        raise typer.Exit(NOTHING_TO_DO)
+    table(
+        "Policies",
+        ("version", "id", "kind", "state", "alias", "made", "run"),
+        [
+            (f"v{v.number}", v.id, v.kind, v.state, names.get(v.id), _moment(v), v.run_id)
+            for v in versions
+        ],
+    )
+
+
+def promote(
+    version: Annotated[str, typer.Argument(help='Number ("7", "v7") or beginning of the id.')],
+) -> None:
+    """Make a version live: the running server swaps it in without dropping an answer."""
+    from service.database import session
+    from service.policies import find_version
+    from service.run_outcome import promote as promote_version
+
+    settings = settings_for_command()
+    with opened_database(settings) as engine:
+        with session(engine) as opened:
+            found = find_version(opened, version)
+        if found.state == "rejected":
+            warn(f"v{found.number} was refused by the gate of run {found.run_id}")
+            raise typer.Exit(REFUSED)
+        _see(promote_version(engine, settings, found.id, user(), "promoted by hand", found.run_id))
+    say(f"v{found.number} ({found.id}) is live")
+
+
+def rollback() -> None:
+    """Go back to the version that was live before."""
+    from service.database import session
+    from service.policies import aliased
+    from service.run_outcome import promote as promote_version
+
+    settings = settings_for_command()
+    with opened_database(settings) as engine:
+        with session(engine) as opened:
+            previous = aliased(opened, "previous")
+        if previous is None:
+            warn("there is no previous version to go back to")
+            raise typer.Exit(NOTHING_TO_DO)
+        _see(promote_version(engine, settings, previous.id, user(), "rollback", kind="rollback"))
+    say(f"v{previous.number} ({previous.id}) is live again")
+
+
+@contextmanager
+def opened_database(settings: Settings) -> Iterator[Engine]:
+    """The migrated database; DatabaseError says what to do where it is not."""
+    from service.database import check_schema, open_database
+
+    engine = open_database(settings.database)
+    try:
+        check_schema(engine)
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _see(error: str | None) -> None:
+    if error is not None:
+        warn(f"not promoted: {error}")
+        raise typer.Exit(FAILED)
+
+
+def _moment(version: PolicyVersion) -> str:
+    return version.created_at.strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,36 @@
+"""heed serve: the server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from service.commands.terminal import say, settings_for_command
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Bring the database up to date and serve the page and the API until stopped."""
+    settings = settings_for_command(host=host, port=port)
+    # Imported here: they take a second that other commands need not wait.
+    import uvicorn
+
+    from service.app import create_app
+    from service.database import migrate, open_database
+
+    engine = open_database(settings.database)
+    migrate(engine)
+    engine.dispose()
+    say(f"Heed serves http://{settings.host}:{settings.port} (Ctrl-C stops it)")
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=30,
+    )

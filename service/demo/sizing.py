@@ -1,0 +1,174 @@
+"""How large the demonstration's training is: the largest preset that fits the time.
+
+The estimate counts forward passes. Speeds vary several times from machine to machine and
+from hour to hour, so it is made from the speed measured at the start, and made again
+for what is left once the first cycle has shown how far it was off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Step = Literal["cycle 1: SFT", "answer pairs", "cycle 2: reward model", "cycle 2: PPO", "tables"]
+
+AFTER_CYCLE_1: tuple[Step, ...] = (
+    "answer pairs",
+    "cycle 2: reward model",
+    "cycle 2: PPO",
+    "tables",
+)
+
+GOLD_TOKENS = 35
+"""Mean length of the gold answers."""
+
+PASSAGE_TOKENS = 125
+FRAME_TOKENS = 65
+"""What stands in a prompt beside the passages: system line, question, titles."""
+
+PADDING = 1.15
+"""Rows of a batch are padded to the longest."""
+
+LAYERS = 30
+CAUTION = 1.25
+"""Speed is measured at its best, and the server answers beside the training."""
+
+START_S = 20.0
+"""What a process needs before its first step: imports, weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """One preset. Lengths are in tokens; `top_layers` None adapts every layer."""
+
+    name: str
+    passages: int
+    answer_tokens: int
+    top_layers: int | None
+    exam_questions: int
+    sft_epochs: float
+    pairs: int
+    reward_epochs: float
+    ppo_batches: int
+    ppo_batch_size: int
+    ppo_epochs: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Mean prompt length."""
+        return FRAME_TOKENS + PASSAGE_TOKENS * self.passages
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Longest prompt: headings and questions vary."""
+        return round(1.4 * self.prompt_tokens)
+
+
+# From the largest to the smallest.
+PRESETS = (
+    Sizes("large", 2, 64, None, 40, 4.0, 240, 2.0, 12, 24, 2),
+    Sizes("medium", 2, 64, 10, 40, 3.0, 160, 2.0, 8, 24, 2),
+    Sizes("small", 1, 56, 10, 40, 3.0, 120, 2.0, 8, 16, 2),
+    Sizes("smaller", 1, 48, 10, 40, 2.0, 80, 1.0, 6, 12, 2),
+    Sizes("smallest", 1, 40, 10, 20, 0.6, 32, 1.0, 3, 8, 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What this machine does: forward tokens a second in the number format `dtype`."""
+
+    dtype: str
+    forward_tokens_per_s: float
+    drawn_tokens_per_s: float
+    """At 16 rows at once."""
+
+
+def estimate(sizes: Sizes, speed: Speed, questions: int) -> dict[Step, float]:
+    """Seconds each step will take, with `questions` gold answers to learn from."""
+    forward = speed.forward_tokens_per_s / PADDING
+    drawn = speed.drawn_tokens_per_s
+    share = 1.0 if sizes.top_layers is None else sizes.top_layers / LAYERS
+    # A training step in forward passes: the backward pass ends at the lowest adapted layer.
+    step = 1.4 + 1.8 * share
+    answer = 0.65 * sizes.answer_tokens
+    row = sizes.prompt_tokens + answer
+    answered = sizes.prompt_tokens / forward + answer / drawn
+    exam = sizes.exam_questions * (answered + (sizes.prompt_tokens + GOLD_TOKENS) / forward)
+    learnt = questions * sizes.sft_epochs * (sizes.prompt_tokens + GOLD_TOKENS)
+    rollouts = sizes.ppo_batches * sizes.ppo_batch_size
+    per_rollout = answered + (3 + sizes.ppo_epochs * step) * row / forward
+    judged = 4 * sizes.exam_questions * row / forward
+    return {
+        "cycle 1: SFT": 2 * START_S + learnt * step / forward + 2 * exam,
+        "answer pairs": START_S + 2 * sizes.pairs * answered,
+        "cycle 2: reward model": 2 * START_S
+        + 2 * sizes.pairs * row * (sizes.reward_epochs * step + 1) / forward,
+        "cycle 2: PPO": 2 * START_S + rollouts * per_rollout + exam + judged,
+        "tables": START_S + sizes.exam_questions * row / forward,
+    }
+
+
+def choose(
+    speed: Speed,
+    questions: int,
+    seconds: float,
+    steps: Sequence[Step] | None = None,
+    slowness: float = CAUTION,
+    like: Sizes | None = None,
+) -> Sizes:
+    """The largest preset whose `steps` (all by default) fit into `seconds`, else the smallest.
+
+    `slowness` is how many times longer than estimated the steps so far took. With `like`,
+    what earlier steps fixed (lengths, layers, exam, SFT) stays as it is there.
+    """
+    for preset in PRESETS:
+        sizes = preset if like is None else _keeping(preset, like)
+        costs = estimate(sizes, speed, questions)
+        if sum(costs[step] for step in steps or costs) * slowness <= seconds:
+            return sizes
+    return PRESETS[-1] if like is None else _keeping(PRESETS[-1], like)
+
+
+def _keeping(preset: Sizes, like: Sizes) -> Sizes:
+    fixed = ("passages", "answer_tokens", "top_layers", "exam_questions", "sft_epochs")
+    return Sizes(**{**asdict(preset), **{name: getattr(like, name) for name in fixed}})
+
+
+def plan_values(sizes: Sizes, dtype: str) -> dict[str, Any]:
+    """The sizes as values of the engine's RunPlan."""
+    return {
+        "dtype": dtype,
+        "max_prompt_tokens": sizes.max_prompt_tokens,
+        "max_answer_tokens": sizes.answer_tokens,
+        "lora": {"top_layers": sizes.top_layers},
+        "sft": {"epochs": sizes.sft_epochs},
+        "reward_model": {"epochs": sizes.reward_epochs},
+        "ppo": {
+            "rollout_batches": sizes.ppo_batches,
+            "rollout_size": sizes.ppo_batch_size,
+            "epochs": sizes.ppo_epochs,
+        },
+        "evaluation": {"max_questions": sizes.exam_questions},
+    }
+
+
+def described(sizes: Sizes, questions: int) -> list[tuple[str, str]]:
+    """The sizes as rows of a table, in words."""
+    layers = "all" if sizes.top_layers is None else f"the top {sizes.top_layers} of {LAYERS}"
+    return [
+        ("passages in a prompt", str(sizes.passages)),
+        ("longest prompt", f"{sizes.max_prompt_tokens} tokens"),
+        ("longest answer", f"{sizes.answer_tokens} tokens"),
+        ("adapted layers", layers),
+        ("SFT", f"{questions} questions, {sizes.sft_epochs:g} epochs"),
+        ("answer pairs with simulated votes", str(sizes.pairs)),
+        ("reward model", f"{sizes.reward_epochs:g} epochs"),
+        (
+            "PPO",
+            f"{sizes.ppo_batches} batches of {sizes.ppo_batch_size} answers, "
+            f"{sizes.ppo_epochs} epochs each",
+        ),
+        ("exam", f"up to {sizes.exam_questions} questions"),
+    ]

@@ -1,0 +1,118 @@
+"""From settings and evidence to the RunPlan of one training run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+import rlhf_engine
+from rlhf_engine.files import replaced, sha256_of_json
+from rlhf_engine.plan import STAGES, SignalPlan
+from rlhf_engine.records import from_json, to_json
+from service.errors import SettingsError
+from service.settings import Settings
+from service.tables import Alias, PolicyVersion, TrainingRun
+
+SFT_ONLY = ("snapshot", "sft", "evaluation")
+
+
+def plan_from(
+    settings: Settings, overrides: Mapping[str, Any], base: str, live: str | None = None
+) -> rlhf_engine.RunPlan:
+    """The engine's defaults, then the settings, then this run's overrides.
+
+    Raises SettingsError where a value is unknown or outside its range.
+    """
+    defaults = to_json(rlhf_engine.RunPlan(base=base, live=live))
+    defaults |= {
+        "dtype": settings.dtype,
+        "threads": settings.threads,
+        "max_prompt_tokens": settings.answers.max_prompt_tokens,
+        "max_answer_tokens": settings.answers.max_new_tokens,
+        "signals": [to_json(SignalPlan(s.name, s.weight)) for s in settings.signals],
+    }
+    defaults["gate"]["approval_required"] = settings.training.approval_required
+    merged = _merged(_merged(defaults, settings.training.plan), overrides)
+    try:
+        return from_json(rlhf_engine.RunPlan, merged)
+    except (rlhf_engine.PlanError, TypeError, KeyError) as error:
+        raise SettingsError(f"training.plan cannot be used: {error}") from error
+
+
+def choose_stages(plan: rlhf_engine.RunPlan, snapshot: rlhf_engine.Snapshot) -> tuple[str, ...]:
+    """All stages, or only SFT and its evaluation where the votes are too few for the rest."""
+    decisive = sum(c.decisive and c.prompt.split == "train" for c in snapshot.comparisons)
+    return STAGES if decisive >= plan.reward_model.min_comparisons else SFT_ONLY
+
+
+def sft_key(plan: rlhf_engine.RunPlan, snapshot: rlhf_engine.Snapshot) -> str:
+    """A hash over everything that shapes the SFT policy: equal keys, equal training."""
+    sft = to_json(plan.sft)
+    del sft["reuse"]
+    return sha256_of_json(
+        {
+            "base": rlhf_engine.check_base(Path(plan.base)).hash,
+            "demonstrations": snapshot.demonstrations_hash,
+            "lora": to_json(plan.lora),
+            "sft": sft,
+            "seed": plan.seed,
+            "dtype": plan.dtype,
+            "lengths": [plan.max_prompt_tokens, plan.max_answer_tokens],
+        }
+    )
+
+
+def reusable_sft(session: Session, settings: Settings, key: str) -> Path | None:
+    """The folder of an SFT PolicyVersion that was trained just so before, or None."""
+    statement = select(PolicyVersion).where(PolicyVersion.kind == "sft")
+    for version in session.exec(statement.order_by(col(PolicyVersion.number).desc())):
+        folder = settings.policies / version.id
+        if version.figures.get("sft_key") == key and folder.is_dir():
+            return folder
+    return None
+
+
+def take_over_answers(
+    session: Session, plan: rlhf_engine.RunPlan, folder: rlhf_engine.RunFolder
+) -> None:
+    """Copy the answers of the base and the reused SFT policy from the run that drew them.
+
+    Equal SFT keys mean the same questions, lengths and weights, so the answers would be
+    the same; drawing them is a good part of a short run.
+    """
+    version = session.get(PolicyVersion, Path(plan.sft.reuse).name) if plan.sft.reuse else None
+    run = session.get(TrainingRun, version.run_id) if version and version.run_id else None
+    if run is None:
+        return
+    earlier = rlhf_engine.RunFolder(Path(run.folder))
+    if not earlier.plan_path.exists() or earlier.plan().evaluation != plan.evaluation:
+        return
+    for name in ("base.jsonl", "sft.jsonl"):
+        source = earlier.path / "answers" / name
+        if source.exists():
+            with replaced(folder.path / "answers" / name) as temporary:
+                shutil.copyfile(source, temporary)
+
+
+def live_folder(session: Session, settings: Settings) -> Path | None:
+    """The folder of the PolicyVersion now in service; None is the base policy untouched."""
+    alias = session.get(Alias, "live")
+    version = session.get(PolicyVersion, alias.version_id) if alias else None
+    if version is None or version.kind == "base":
+        return None
+    return settings.policies / version.id
+
+
+def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for name, value in over.items():
+        inner = result.get(name)
+        if isinstance(inner, dict) and isinstance(value, dict):
+            result[name] = _merged(inner, value)
+        else:
+            result[name] = value
+    return result

@@ -1,0 +1,195 @@
+"""The scheduler: wakes at the due times and does what is due, once, whoever else wakes too.
+
+APScheduler only wakes. Each due time is a row that one scheduler claims (leases.py),
+so two schedulers never do the same one twice, and a due time that passed while
+nothing ran is done once at the next start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from sqlalchemy import Engine
+from sqlmodel import select
+
+import rlhf_engine
+from service import cleanup, evidence, leases, training
+from service.database import session
+from service.errors import HeedError, SettingsError
+from service.plugin_host import PluginHost
+from service.settings import Settings
+from service.sync import sync_all
+from service.tables import JobRun, now
+
+JOB_LEASE_S = 2 * 3600
+"""After this long a claimed job that never finished may be claimed again."""
+
+_LOOK_BACK = tuple(timedelta(days=days) for days in (0.05, 1.5, 8, 32, 367, 1500))
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+
+log = structlog.get_logger(__name__)
+
+
+class Scheduler:
+    """The scheduled jobs of one process. `clock` tells the time (UTC); tests give their own."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        holder: str,
+        host: PluginHost | None = None,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self._engine, self._settings, self._holder, self._clock = engine, settings, holder, clock
+        self._host = host or PluginHost.load()
+        self._triggers = _triggers(settings)
+        self._jobs: dict[str, Callable[[], None]] = {
+            "sync": self._sync,
+            "train": self._train,
+            "cleanup": self._cleanup,
+        }
+        self._waker = BackgroundScheduler(
+            timezone=UTC,
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+        )
+
+    def start(self) -> None:
+        """Begin to wake at the due times, and do in the background what was missed."""
+        for job, trigger in self._triggers.items():
+            self._waker.add_job(self.wake, trigger, args=[job], id=job)
+        self._waker.add_job(self.catch_up, id="catch_up")
+        self._waker.start()
+
+    def stop(self) -> None:
+        """Wake no more; a job that is being done is waited for."""
+        self._waker.shutdown()
+
+    def due(self, job: str) -> datetime | None:
+        """The latest due time that is not in the future; None for a job without a schedule."""
+        trigger = self._triggers.get(job)
+        return last_due(trigger, self._clock()) if trigger else None
+
+    def wake(self, job: str) -> bool:
+        """Do the job if its latest due time is not done or being done; tells whether it did."""
+        slot = self.due(job)
+        try:
+            if slot is None or not self._claim(job, slot):
+                return False
+            error = self._do(job)
+            with session(self._engine) as opened:
+                leases.finish_job(opened, job, slot, self._holder, error)
+        except HeedError as failure:
+            log.warning("job_not_done", job=job, error=str(failure), next="next due time")
+            return False
+        return error is None
+
+    def catch_up(self) -> None:
+        """Do once what was missed while nothing ran. The first start ever misses nothing: it
+        only notes the due times before it."""
+        for job in self._triggers:
+            if self._is_known(job):
+                self.wake(job)
+                continue
+            slot = self.due(job)
+            if slot is not None and self._claim(job, slot):
+                with session(self._engine) as opened:
+                    leases.finish_job(opened, job, slot, self._holder, None)
+
+    def _claim(self, job: str, slot: datetime) -> bool:
+        with session(self._engine) as opened:
+            return leases.claim_job(opened, job, slot, self._holder, JOB_LEASE_S)
+
+    def _is_known(self, job: str) -> bool:
+        with session(self._engine) as opened:
+            return opened.exec(select(JobRun).where(JobRun.job == job).limit(1)).first() is not None
+
+    def _do(self, job: str) -> str | None:
+        log.info("job_started", job=job)
+        try:
+            self._jobs[job]()
+        except (HeedError, rlhf_engine.EngineError, OSError) as error:
+            log.warning("job_failed", job=job, error=str(error), next="next due time")
+            return str(error)
+        log.info("job_done", job=job)
+        return None
+
+    def _sync(self) -> None:
+        sync_all(self._engine, self._host, self._settings)
+
+    def _train(self) -> None:
+        start_if_enough(self._engine, self._settings)
+
+    def _cleanup(self) -> None:
+        cleanup.clean_up(self._engine, self._clock())
+
+
+def start_if_enough(engine: Engine, settings: Settings) -> str | None:
+    """Queue a training run if there are enough new comparisons and none is at work.
+
+    Returns the run's id, or None where nothing was started.
+    """
+    least = settings.training.min_new_comparisons
+    with session(engine) as opened:
+        fresh = evidence.new_comparisons(opened)
+        busy = training.run_at_work(opened)
+        if fresh < least or busy is not None:
+            log.info("no_training", new_comparisons=fresh, needed=least, busy=busy is not None)
+            return None
+        reason = f"{fresh} new comparisons since the last snapshot (at least {least} are asked for)"
+        return training.start_run(opened, settings, "scheduler", reason).id
+
+
+def last_due(trigger: CronTrigger, at: datetime) -> datetime | None:
+    """The latest due time at or before `at`; None if there was none in the last four years."""
+    for span in _LOOK_BACK:
+        latest: datetime | None = None
+        due: datetime | None = trigger.get_next_fire_time(None, at - span)
+        while due is not None and due <= at:
+            latest = due
+            due = trigger.get_next_fire_time(due, due + timedelta(seconds=1))
+        if latest is not None:
+            return latest.astimezone(UTC)
+    return None
+
+
+def cron(setting: str, expression: str) -> CronTrigger:
+    """The trigger of a cron expression in UTC; SettingsError, naming `setting`, if it is none."""
+    fields = expression.split()
+    try:
+        if len(fields) == 5:
+            fields[4] = _weekdays_by_name(fields[4])
+        return CronTrigger.from_crontab(" ".join(fields), timezone=UTC)
+    except ValueError as error:
+        raise SettingsError(
+            f"setting {setting} is {expression!r}: {error}; "
+            'write five fields: minute, hour, day, month, weekday, as in "0 2 * * *"'
+        ) from error
+
+
+def _triggers(settings: Settings) -> dict[str, CronTrigger]:
+    expressions = {
+        "sync": ("sync_schedule", settings.sync_schedule),
+        "train": ("training.schedule", settings.training.schedule),
+        "cleanup": ("cleanup_schedule", settings.cleanup_schedule),
+    }
+    return {job: cron(name, text) for job, (name, text) in expressions.items() if text}
+
+
+def _weekdays_by_name(field: str) -> str:
+    """Weekday numbers as names: cron counts from Sunday, APScheduler from Monday."""
+    names: list[str] = []
+    for part in field.split(","):
+        ends = part.split("-")
+        if not all(end.isdecimal() for end in ends) or len(ends) > 2:
+            names.append(part)
+            continue
+        first, last = int(ends[0]), int(ends[-1])
+        if not 0 <= first <= last <= 7:
+            raise ValueError(f"{part!r} is no weekday; 0 and 7 are Sunday, 6 is Saturday")
+        names += [_WEEKDAYS[day % 7] for day in range(first, last + 1)]
+    return ",".join(names)

@@ -1,0 +1,114 @@
+"""The training worker: one process that shares only a run folder with the service.
+
+`python -m service.worker RUN_DIR` reads the plan and the reward signals, trains, and
+ends with exit code 0 (the gate has spoken), 75 (asked to stop) or 1 (error.json in
+the run folder says why). It knows no database. Killed at any moment, it leaves a
+folder that the next worker goes on from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+import rlhf_engine
+from rlhf_engine.files import write_json
+from service.errors import HeedError
+from service.plugin_host import HostedSignal, PluginHost
+from service.settings import SignalSettings
+
+DONE, FAILED, CANCELLED = 0, 1, 75
+
+ERROR_FILE = "error.json"
+SIGNALS_FILE = "signals.json"
+
+_PR_SET_PDEATHSIG = 1
+
+log = structlog.get_logger(__name__)
+
+
+def write_signals(run_dir: Path, signals: Sequence[SignalSettings]) -> None:
+    """Leave the reward signals for the worker, as the operator set them."""
+    write_json(run_dir / SIGNALS_FILE, [signal.model_dump(mode="json") for signal in signals])
+
+
+def read_signals(run_dir: Path) -> list[HostedSignal]:
+    """The run's reward signals, made by their plugins; none where the run names none."""
+    path = run_dir / SIGNALS_FILE
+    if not path.exists():
+        return []
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    signals = tuple(SignalSettings.model_validate(row) for row in rows)
+    return PluginHost.load().reward_signals(signals)
+
+
+def read_error(run_dir: Path) -> str | None:
+    """What the last worker said when it failed, or None."""
+    try:
+        data = json.loads((run_dir / ERROR_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(data["error"])
+
+
+def work(run_dir: Path) -> int:
+    """Train the run in `run_dir` to its end and return the exit code."""
+    (run_dir / ERROR_FILE).unlink(missing_ok=True)
+    try:
+        rlhf_engine.train(run_dir, read_signals(run_dir))
+    except rlhf_engine.Cancelled:
+        log.info("run_cancelled", run=run_dir.name)
+        return CANCELLED
+    except (rlhf_engine.EngineError, HeedError, OSError) as error:
+        log.error("run_failed", run=run_dir.name, error=str(error))  # noqa: TRY400 - text only
+        _leave_error(run_dir, str(error))
+        return FAILED
+    # The process boundary: whatever it was, it is told.
+    except Exception as error:
+        log.exception("run_failed", run=run_dir.name)
+        _leave_error(run_dir, f"{type(error).__name__}: {error} (worker.log has the details)")
+        return FAILED
+    return DONE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Lower this process's priority, tie it to its parent, and work."""
+    parser = argparse.ArgumentParser(prog="python -m service.worker", description=__doc__)
+    parser.add_argument("run_dir", type=Path, help="the run folder")
+    parser.add_argument("--niceness", type=int, default=0, help="0 to 19; 19 yields most")
+    parser.add_argument("--parent", type=int, help="process id; the worker dies with it")
+    options = parser.parse_args(arguments)
+    os.nice(options.niceness)
+    if options.parent is not None and not die_with(options.parent):
+        return CANCELLED
+    return work(options.run_dir)
+
+
+def die_with(parent: int) -> bool:
+    """Have the kernel kill this process when the thread that started it ends.
+
+    Returns False where `parent` is gone already. Set here and not between fork and
+    exec: the parent runs threads, and code between the two may deadlock.
+    """
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
+
+
+def _leave_error(run_dir: Path, text: str) -> None:
+    try:
+        write_json(run_dir / ERROR_FILE, {"error": text})
+    except OSError:
+        log.exception("error_not_written", run=run_dir.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
