@@ -1,0 +1,121 @@
+"""The web application: the parts of the service made at start, joined to the handlers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from service.answering import Answering
+from service.database import check_schema, open_database
+from service.heartbeat import Heartbeat
+from service.scheduler import Scheduler
+from service.serving import EngineFactory, Serving
+from service.settings import Settings
+from service.swap import Swapper
+from service.tables import new_id
+from service.training import Conductor
+from service.web import asking, health, history, page, runs, versions, voting
+from service.web.parts import Parts, provide_parts
+from service.web.problems import to_problem
+from service.web.security import LONGEST_BODY, RequestRules, add_headers
+from service.web.sessions import provide_operator, provide_person, provide_visitor
+
+DRAIN_S = 20.0
+"""How long answers that have begun may take to end when the server stops."""
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings, *, engine_factory: EngineFactory | None = None) -> Litestar:
+    """The application for these settings. The database must be migrated.
+
+    It serves the page at once and answers questions as soon as the base policy is loaded.
+    `engine_factory` makes the engine from the base policy's folder; by default TorchEngine.
+    """
+    return Litestar(
+        route_handlers=[
+            page.page,
+            page.static_files,
+            page.me,
+            asking.ask,
+            voting.compare,
+            voting.thumb,
+            voting.correct,
+            history.list_conversations,
+            history.show_conversation,
+            runs.list_runs,
+            runs.show_run,
+            runs.show_plot,
+            runs.start_run,
+            runs.cancel_run,
+            versions.list_policies,
+            versions.promote,
+            versions.roll_back,
+            health.live,
+            health.ready,
+        ],
+        dependencies={
+            "parts": Provide(provide_parts),
+            "visitor": Provide(provide_visitor, sync_to_thread=True),
+            "person": Provide(provide_person, sync_to_thread=True),
+            "operator": Provide(provide_operator, sync_to_thread=False),
+        },
+        lifespan=[_lifespan(settings, engine_factory)],
+        middleware=[RequestRules(settings)],
+        before_send=[add_headers],
+        exception_handlers={Exception: to_problem},
+        request_max_body_size=LONGEST_BODY,
+        openapi_config=OpenAPIConfig(
+            title="Heed",
+            version=version("heed"),
+            path="/schema",
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+        ),
+        logging_config=None,
+    )
+
+
+def _lifespan(
+    settings: Settings, engine_factory: EngineFactory | None
+) -> Callable[[Litestar], Any]:
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.parts = await _start(stack, settings, engine_factory)
+            yield
+            log.info("server_stops", next=f"answers may end for up to {DRAIN_S:.0f} s")
+
+    return lifespan
+
+
+async def _start(
+    stack: AsyncExitStack, settings: Settings, engine_factory: EngineFactory | None
+) -> Parts:
+    """Start everything, each with its end on the stack; ended in the opposite order."""
+    database = await asyncio.to_thread(open_database, settings.database)
+    stack.callback(database.dispose)
+    await asyncio.to_thread(check_schema, database)
+    instance_id = new_id()
+    serving = Serving(settings, engine_factory)
+    answering = Answering(database, settings, serving)
+
+    def begin(part: Heartbeat | Swapper | Scheduler | Conductor) -> None:
+        part.start()
+        stack.push_async_callback(asyncio.to_thread, part.stop)
+
+    begin(Heartbeat(database, instance_id, f"http://{settings.host}:{settings.port}"))
+    stack.push_async_callback(answering.close, DRAIN_S)
+    stack.push_async_callback(asyncio.to_thread, serving.close, DRAIN_S)
+    begin(Swapper(database, settings, serving))
+    begin(Conductor(database, settings, instance_id))
+    begin(Scheduler(database, settings, instance_id))
+    return Parts(settings, database, serving, answering)

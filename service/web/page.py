@@ -1,0 +1,47 @@
+"""The page people see, its files, and what it needs to know at first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from litestar import get
+from litestar.response import File
+from litestar.static_files import create_static_files_router
+
+from service.tables import Person
+from service.web.parts import Parts
+from service.web.sessions import is_operator
+
+STATIC = Path(__file__).with_name("static")
+
+static_files = create_static_files_router(
+    path="/static", directories=[STATIC], include_in_schema=False
+)
+
+
+class Me(msgspec.Struct):
+    """Who is asking, and how the service stands. `waits_for` is there until it answers."""
+
+    name: str
+    operator: bool
+    version: int | None
+    waits_for: str | None
+
+
+@get("/", include_in_schema=False, sync_to_thread=False)
+def page() -> File:
+    """The page."""
+    return File(STATIC / "index.html", media_type="text/html", content_disposition_type="inline")
+
+
+@get("/api/me", tags=["Chat"], sync_to_thread=False)
+def me(visitor: Person, parts: Parts) -> Me:
+    """Who is asking; begins a session where there is none."""
+    live_id = parts.serving.live_id
+    return Me(
+        name=visitor.name,
+        operator=is_operator(visitor, parts.settings),
+        version=parts.serving.number(live_id) if live_id else None,
+        waits_for=None if live_id else parts.serving.waits_for,
+    )

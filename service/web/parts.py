@@ -1,0 +1,28 @@
+"""What the handlers work with: made once at start, handed to each by its parameter `parts`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from litestar.datastructures import State
+from sqlalchemy import Engine
+
+from service.answering import Answering
+from service.serving import Serving
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The running service."""
+
+    settings: Settings
+    database: Engine
+    serving: Serving
+    answering: Answering
+
+
+async def provide_parts(state: State) -> Parts:
+    """The parts of this application."""
+    parts: Parts = state.parts
+    return parts
