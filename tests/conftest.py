@@ -31,7 +31,17 @@ class PostgresCluster:
             os.chown(self.folder, 65534, 65534)
         else:
             self._user = ["setpriv"]
-        self._run("initdb", "-D", f"{self.folder}/data", "-U", "heed", "-A", "trust", "--no-sync")
+        self._run(
+            "initdb",
+            "-D",
+            f"{self.folder}/data",
+            "-U",
+            "heed",
+            "-A",
+            "trust",
+            "--no-sync",
+            "--locale=C.UTF-8",
+        )
         self._log = (self.folder / "log").open("wb")
         self._server = self._start()
 

@@ -1,0 +1,198 @@
+"""Gathers what a training run learns from, and freezes it as the engine's snapshot.
+
+Accepted gold answers become demonstrations, votes become comparisons, questions
+become the prompts of PPO. Every question falls on one side for all three: train,
+held out, or exam (the questions of evaluation sources). Gathering is this file's; the
+snapshot's files are the engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+from sqlmodel import Session, col, func, select
+
+from rlhf_engine import records
+from rlhf_engine.snapshot import Snapshot, freeze, is_held_out, normalised
+from service.feedback import current_comparisons
+from service.retrieval import retrieve
+from service.tables import Candidate, Comparison, GoldAnswer, TrainingRun, Turn
+
+log = structlog.get_logger(__name__)
+
+OUTCOMES: dict[str, records.Outcome] = {"A": "a", "B": "b", "tie": "tie", "both_bad": "both_bad"}
+CHUNK = 400
+
+Row = TypeVar("Row", Turn, Candidate)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Says on which side a question falls; the same question always on the same.
+
+    `exam` holds normalised questions. `held_out_percent` of the others, chosen by hash,
+    are held out.
+    """
+
+    exam: frozenset[str]
+    held_out_percent: int
+
+    def of(self, question: str) -> records.Split:
+        """The question's side."""
+        if normalised(question) in self.exam:
+            return "exam"
+        return "held_out" if is_held_out(question, self.held_out_percent) else "train"
+
+
+def freeze_snapshot(
+    session: Session, folder: Path, held_out_percent: int, passages: int
+) -> Snapshot:
+    """Freeze everything there is to learn from into `folder`.
+
+    `passages` is how many stand in a prompt when questions are answered. Raises
+    SnapshotError where there is no gold answer to train on.
+    """
+    sides = read_sides(session, held_out_percent)
+    shown = gather_demonstrations(session, sides, passages)
+    judged = gather_comparisons(session, sides)
+    prompts = _distinct_questions(
+        [demonstration.prompt for demonstration in shown] + [item.prompt for item in judged]
+    )
+    snapshot = freeze(folder, shown, judged, prompts)
+    log.info(
+        "snapshot_frozen",
+        snapshot=snapshot.hash,
+        demonstrations=len(shown),
+        comparisons=len(judged),
+        simulated_comparisons=sum(item.simulated for item in judged),
+        prompts=len(prompts),
+        exam=len(sides.exam),
+    )
+    return snapshot
+
+
+def new_comparisons(session: Session) -> int:
+    """How many comparisons came since the newest run froze its snapshot; a changed mind is no
+    new one."""
+    query = (
+        select(TrainingRun.comparisons)
+        .where(col(TrainingRun.snapshot_hash).is_not(None))
+        .order_by(col(TrainingRun.created_at).desc())
+    )
+    return max(0, count_comparisons(session) - (session.exec(query).first() or 0))
+
+
+def count_comparisons(session: Session) -> int:
+    """How many comparisons are in force; a run notes it when it freezes its snapshot."""
+    # Each chain of replacements has one vote in force and one that replaced none.
+    query = select(func.count()).where(col(Comparison.replaces_id).is_(None))
+    return session.exec(query).one()
+
+
+def read_sides(session: Session, held_out_percent: int) -> Sides:
+    """The sides as the evaluation sources stand now."""
+    questions = [row.question for row in _gold(session, "evaluation")]
+    return Sides(frozenset(normalised(question) for question in questions), held_out_percent)
+
+
+def gather_demonstrations(
+    session: Session, sides: Sides, passages: int
+) -> list[records.Demonstration]:
+    """One demonstration for each question with an accepted answer, passages as in service.
+
+    Where a question was answered more than once, the answer updated last stands. A
+    question that is also asked in the exam is only there.
+    """
+    exam = _newest_of_each_question(_gold(session, "evaluation"))
+    training = _newest_of_each_question(_gold(session, "training"))
+    kept = [row for row in training if sides.of(row.question) != "exam"]
+    if len(kept) < len(training):
+        log.info("exam_questions_left_out_of_training", count=len(training) - len(kept))
+    return [_demonstration(session, row, sides, passages) for row in [*kept, *exam]]
+
+
+def gather_comparisons(session: Session, sides: Sides) -> list[records.Comparison]:
+    """The comparisons in force with the prompts as they were answered.
+
+    Two answers with the same text teach nothing and are left out.
+    """
+    rows = current_comparisons(session)
+    turns = _by_id(session, Turn, [row.turn_id for row in rows])
+    numbers = [number for row in rows for number in (row.candidate_a_id, row.candidate_b_id)]
+    candidates = _by_id(session, Candidate, numbers)
+    gathered = [
+        _comparison(
+            row,
+            stored_prompt(turns[row.turn_id], sides),
+            candidates[row.candidate_a_id],
+            candidates[row.candidate_b_id],
+        )
+        for row in rows
+    ]
+    return [item for item in gathered if item.answer_a.strip() != item.answer_b.strip()]
+
+
+def stored_prompt(turn: Turn, sides: Sides) -> records.Prompt:
+    """The prompt of a turn as it was answered, on its side."""
+    prompt = records.from_json(records.Prompt, turn.prompt)
+    return replace(prompt, split=sides.of(prompt.question))
+
+
+def _gold(session: Session, purpose: str) -> Sequence[GoldAnswer]:
+    query = select(GoldAnswer).where(GoldAnswer.state == "accepted", GoldAnswer.purpose == purpose)
+    return session.exec(query.order_by(col(GoldAnswer.created_at), col(GoldAnswer.id))).all()
+
+
+def _newest_of_each_question(rows: Iterable[GoldAnswer]) -> list[GoldAnswer]:
+    newest: dict[str, GoldAnswer] = {}
+    for row in rows:
+        key = normalised(row.question)
+        known = newest.get(key)
+        if known is None or (row.updated or row.created_at) >= (known.updated or known.created_at):
+            newest[key] = row
+    return list(newest.values())
+
+
+def _demonstration(
+    session: Session, row: GoldAnswer, sides: Sides, passages: int
+) -> records.Demonstration:
+    shown = tuple(retrieve(session, row.question, passages))
+    prompt = records.Prompt(row.id, row.question, shown, split=sides.of(row.question))
+    return records.Demonstration(prompt, row.answer)
+
+
+def _comparison(
+    row: Comparison, prompt: records.Prompt, side_a: Candidate, side_b: Candidate
+) -> records.Comparison:
+    return records.Comparison(
+        id=row.id,
+        prompt=prompt,
+        answer_a=side_a.text,
+        answer_b=side_b.text,
+        outcome=OUTCOMES[row.choice],
+        strength="much" if row.strength == "much" else "slightly" if row.strength else None,
+        rater=row.person_id,
+        simulated=row.simulated,
+        versions=(side_a.version_id, side_b.version_id),
+    )
+
+
+def _distinct_questions(prompts: Iterable[records.Prompt]) -> list[records.Prompt]:
+    """The first prompt of each question that is not of the exam."""
+    first: dict[str, records.Prompt] = {}
+    for prompt in prompts:
+        if prompt.split != "exam":
+            first.setdefault(normalised(prompt.question), prompt)
+    return list(first.values())
+
+
+def _by_id(session: Session, kind: type[Row], numbers: Sequence[str]) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    for start in range(0, len(numbers), CHUNK):
+        query = select(kind).where(col(kind.id).in_(numbers[start : start + CHUNK]))
+        found |= {row.id: row for row in session.exec(query)}
+    return found
