@@ -78,7 +78,7 @@ def draw_pairs(
         first = len(_simulated_turns(opened))
         for at in range(first, len(demonstrations)):
             pair = answers[2 * at], answers[2 * at + 1]
-            _keep_turn(opened, person, version, demonstrations[at].prompt, pair, sampling)
+            keep_turn(opened, person, version, demonstrations[at].prompt, pair, sampling)
     return len(demonstrations)
 
 
@@ -114,7 +114,7 @@ def _candidates(opened: Session, turn_id: str) -> Sequence[Candidate]:
     return opened.exec(statement.order_by(col(Candidate.side))).all()
 
 
-def _keep_turn(
+def keep_turn(
     opened: Session,
     person: Person,
     version: PolicyVersion,
@@ -122,7 +122,7 @@ def _keep_turn(
     answers: Sequence[rlhf_engine.SampledAnswer],
     sampling: rlhf_engine.SamplingSettings,
 ) -> None:
-    """One conversation of one turn. The answers are draws of one policy, so their order is
+    """Store a conversation of one turn. The answers are draws of one policy, so their order is
     random already and sides need no shuffling."""
     conversation = Conversation(person_id=person.id, title=prompt.question[:80], simulated=True)
     turn = Turn(

@@ -91,7 +91,7 @@ class Demo:
             self.base = fetch_with_progress(self.settings, step)
         cached = time.monotonic()
         with self._step("data") as step:
-            self._bring_data(step)
+            self.bring_data(step)
         with self._step("speed and sizes") as step:
             self._choose_sizes(step)
         self._show_sizes()
@@ -113,7 +113,8 @@ class Demo:
         with self._step("cycle 2: reward model and PPO") as step:
             self._cycle(CYCLE_2, "simulated comparisons", step)
 
-    def _bring_data(self, step: terminal.OnStep) -> None:
+    def bring_data(self, step: terminal.OnStep) -> None:
+        """Migrate and sync; TrainingRunError where there is too little to learn from."""
         self.database = open_database(self.settings.database)
         migrate(self.database)
         host = PluginHost.load()
@@ -144,7 +145,7 @@ class Demo:
             speed = engine_job.measure(
                 self.work, self.base, self.settings.threads, self.settings.dtype
             )
-            sizes = sizing.choose(speed, self._learnt_questions(), self._seconds_left())
+            sizes = sizing.choose(speed, self._learnt_questions(), self.seconds_left())
             self._keep(speed=speed, sizes=sizes)
         sizes, speed = self._sizes()
         self.settings = configuration.sized_settings(
@@ -170,7 +171,7 @@ class Demo:
         chosen = sizing.choose(
             speed,
             self._learnt_questions(),
-            self._seconds_left(),
+            self.seconds_left(),
             steps=sizing.AFTER_CYCLE_1,
             slowness=max(0.5, pace),
             like=sizes,
@@ -295,7 +296,8 @@ class Demo:
             [(name, terminal.duration(cost)) for name, cost in costs.items()],
         )
 
-    def _seconds_left(self) -> float:
+    def seconds_left(self) -> float:
+        """Of the time that was asked for, over all goes."""
         return self.options.minutes * 60 - sum(self.done.took_s.values())
 
     @contextmanager
@@ -314,14 +316,14 @@ class Demo:
         if self.done.sizes is None or self.done.speed is None:
             return ""
         costs = sizing.estimate(self.done.sizes, self.done.speed, self._learnt_questions())
-        left = sum(cost for step, cost in costs.items() if _step_of(step) >= STEPS.index(name))
+        left = sum(cost for step, cost in costs.items() if step_of(step) >= STEPS.index(name))
         return f" (about {terminal.duration(left)} left in all)" if left else ""
 
     def _keep(self, **changes: object) -> None:
         self.done = progress_file.keep(self.home, self.done, **changes)
 
 
-def _step_of(estimated: str) -> int:
+def step_of(estimated: str) -> int:
     """Which step of the demonstration an estimate belongs to."""
     whole = estimated if estimated in STEPS else "cycle 2: reward model and PPO"
     return STEPS.index(whole)
