@@ -28,15 +28,15 @@ LEAST_TRIES = 3
 class SpeedReport:
     """What was measured, in the number format `dtype`, which is the one to use.
 
-    `forward_tokens_per_s` counts tokens read without gradients, by number format; with LoRA
-    gradients a token costs about three times as much. `decode_step_s` is seconds a step in
-    `dtype`, by rows in the batch.
+    Figures are by number format. `forward_tokens_per_s` counts tokens read without gradients;
+    with LoRA gradients a token costs about three times as much. `decode_step_s` is seconds a
+    step, by rows in the batch.
     """
 
     dtype: str
     threads: int
     forward_tokens_per_s: dict[str, float]
-    decode_step_s: dict[int, float]
+    decode_step_s: dict[str, dict[int, float]]
 
 
 def measure_speed(base: Path, threads: int = 2, dtype: str = "auto") -> SpeedReport:
@@ -48,7 +48,7 @@ def measure_speed(base: Path, threads: int = 2, dtype: str = "auto") -> SpeedRep
             dtype=chosen,
             threads=threads,
             forward_tokens_per_s={chosen: _forward_tokens_per_s(backbone)},
-            decode_step_s={rows: _decode_step_s(backbone, rows) for rows in DECODE_ROWS},
+            decode_step_s={chosen: {rows: _decode_step_s(backbone, rows) for rows in DECODE_ROWS}},
         )
 
 
