@@ -76,8 +76,8 @@ def freeze_snapshot(
 
 
 def new_comparisons(session: Session) -> int:
-    """How many comparisons came since the newest run froze its snapshot; a changed mind is no
-    new one."""
+    """How many comparisons came since the newest run froze its snapshot; a changed mind is a
+    new one too."""
     query = (
         select(TrainingRun.comparisons)
         .where(col(TrainingRun.snapshot_hash).is_not(None))
@@ -87,10 +87,8 @@ def new_comparisons(session: Session) -> int:
 
 
 def count_comparisons(session: Session) -> int:
-    """How many comparisons are in force; a run notes it when it freezes its snapshot."""
-    # Each chain of replacements has one vote in force and one that replaced none.
-    query = select(func.count()).where(col(Comparison.replaces_id).is_(None))
-    return session.exec(query).one()
+    """How many comparisons were ever given; a run notes it when it freezes its snapshot."""
+    return session.exec(select(func.count()).select_from(Comparison)).one()
 
 
 def read_sides(session: Session, held_out_percent: int) -> Sides:
