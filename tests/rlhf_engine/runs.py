@@ -1,4 +1,4 @@
-"""Small runs for engine tests: a tiny base policy, a few questions, settings that end in seconds."""
+"""Small runs for engine tests: a tiny base policy, a few questions, a second a stage."""
 
 from __future__ import annotations
 

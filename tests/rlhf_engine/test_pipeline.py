@@ -1,0 +1,299 @@
+"""A whole run on a tiny base policy: stages, resume, bad input, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from rlhf_engine.errors import Cancelled, PlanError, RunFolderError, SignalError, SnapshotError
+from rlhf_engine.files import sha256_of
+from rlhf_engine.pipeline import train
+from rlhf_engine.plan import PpoPlan, SftPlan, SignalPlan
+from rlhf_engine.records import SignalInput
+from rlhf_engine.run_folder import Progress, RunFolder
+from rlhf_engine.snapshot import Snapshot, freeze
+from tests.rlhf_engine.runs import comparisons, demonstrations, tiny_plan, tiny_run
+from tests.tiny import tiny_base
+
+METRIC_KEYS = {
+    "objective/kl",
+    "objective/score",
+    "objective/rlhf_reward",
+    "policy/entropy",
+    "policy/clipfrac",
+    "policy/approx_kl",
+    "policy/ratio",
+    "value/explained_variance",
+    "value/clipfrac",
+    "length/mean",
+    "time/rollout",
+    "time/score",
+    "time/update",
+    "tokens_per_s",
+}
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A reward signal that reads the same for every answer."""
+
+    reading: float | None
+    name: str = "fixed"
+    weight: float = 0.5
+
+    def read_batch(self, batch: Sequence[SignalInput]) -> list[float | None]:
+        return [self.reading for _ in batch]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def finished(base: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    run = tiny_run(tmp_path_factory.mktemp("run"), tiny_plan(base))
+    verdict = train(run.path)
+    assert verdict is not None
+    return run
+
+
+def adapter_hash(run: RunFolder) -> str:
+    return sha256_of(run.candidate_path / "adapter_model.safetensors")
+
+
+def test_a_run_leaves_reports_metrics_candidate_and_picture(finished: RunFolder) -> None:
+    assert all(finished.report(stage) for stage in finished.plan().stages)
+    ppo_rows = [row for row in finished.metrics() if "objective/kl" in row]
+    assert len(ppo_rows) == 3
+    assert set(ppo_rows[0]) >= METRIC_KEYS
+    assert ppo_rows[0]["objective/kl"] == pytest.approx(0, abs=1e-5)
+    assert finished.candidate_path.joinpath("adapter_config.json").exists()
+    assert (finished.path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    gate = finished.gate_report()
+    assert gate is not None
+    assert gate.sentence.startswith("Passed" if gate.passed else "Refused")
+
+
+def test_no_file_of_a_run_can_hold_code(finished: RunFolder) -> None:
+    kinds = {path.suffix for path in finished.path.rglob("*") if path.is_file()}
+    assert kinds <= {".json", ".jsonl", ".safetensors", ".png", ".lock", ""}
+
+
+def test_the_policy_moves_and_the_reference_stays(finished: RunFolder) -> None:
+    sft = finished.stage_path("sft") / "adapter" / "adapter_model.safetensors"
+    assert adapter_hash(finished) != sha256_of(sft)
+    report = finished.report("ppo")
+    assert report is not None
+    assert report.figures["skipped_steps"] == 0
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    base: Path, finished: RunFolder, tmp_path: Path
+) -> None:
+    again = tiny_run(tmp_path / "again", finished.plan())
+    train(again.path)
+    assert adapter_hash(again) == adapter_hash(finished)
+
+
+class StopAt:
+    """Asks the run to stop once a stage has reached a step."""
+
+    def __init__(self, run: RunFolder, stage: str, step: int) -> None:
+        self.run, self.stage, self.step = run, stage, step
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage == self.stage and progress.step >= self.step:
+            self.run.request_cancel()
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward_model", "ppo", "evaluation"])
+def test_a_cancelled_run_resumes_to_the_same_bytes(
+    finished: RunFolder, tmp_path: Path, stage: str
+) -> None:
+    run = tiny_run(tmp_path / "run", finished.plan())
+    with pytest.raises(Cancelled):
+        train(run.path, on_progress=StopAt(run, stage, 0))
+    assert run.report(stage) is None
+    run.clear_cancel()
+    train(run.path)
+    assert adapter_hash(run) == adapter_hash(finished)
+
+
+def test_ppo_killed_between_batches_resumes_to_the_same_bytes(
+    finished: RunFolder, tmp_path: Path
+) -> None:
+    """A separate process is killed (SIGKILL) after its first rollout batch was kept."""
+    run = tiny_run(tmp_path / "run", finished.plan())
+    script = (
+        "import os, sys, signal\n"
+        "from pathlib import Path\n"
+        "import rlhf_engine.ppo as ppo\n"
+        "from rlhf_engine.pipeline import train\n"
+        "save = ppo.save_checkpoint\n"
+        "def save_and_die(*arguments):\n"
+        "    save(*arguments)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "ppo.save_checkpoint = save_and_die\n"
+        "train(Path(sys.argv[1]))\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(run.path)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -9, killed.stderr.decode()
+    assert (run.stage_path("ppo") / "checkpoint.safetensors").exists()
+    train(run.path)
+    assert adapter_hash(run) == adapter_hash(finished)
+    assert [row["batch"] for row in run.metrics() if "batch" in row] in ([0, 1, 2], [1, 2])
+
+
+def test_a_second_worker_is_refused(finished: RunFolder) -> None:
+    with finished.held(), pytest.raises(RunFolderError, match="another worker"):
+        train(finished.path)
+
+
+def test_a_changed_snapshot_is_refused(base: Path, tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", tiny_plan(base))
+    rows = run.stage_path("snapshot") / "demonstrations.jsonl"
+    rows.write_text(rows.read_text().replace("Boston", "Moscow"))
+    with pytest.raises(SnapshotError, match="changed after freezing"):
+        train(run.path)
+
+
+def test_a_question_on_both_sides_is_refused(tmp_path: Path) -> None:
+    gold = demonstrations()
+    leak = replace(
+        gold[0].prompt, id="leak", split="held_out", question="WHERE is the reception, in Boston"
+    )
+    with pytest.raises(SnapshotError, match="also held out"):
+        freeze(tmp_path, gold, [replace(comparisons()[0], prompt=leak)], [])
+
+
+def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotError, match="no gold answer"):
+        freeze(tmp_path, [], [], [])
+
+
+def test_too_few_comparisons_are_said(base: Path, tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", tiny_plan(base))
+    prompts = [item.prompt for item in demonstrations() if item.prompt.split == "train"]
+    freeze(run.stage_path("snapshot"), demonstrations(), comparisons()[:3], prompts)
+    with pytest.raises(SnapshotError, match="too few for a reward model"):
+        train(run.path)
+
+
+def test_signals_enter_the_metrics_and_the_reward(base: Path, tmp_path: Path) -> None:
+    plan = tiny_plan(base, signals=(SignalPlan("fixed", 0.5),))
+    run = tiny_run(tmp_path / "run", plan)
+    train(run.path, signals=[Fixed(-1.0)])
+    rows = [row for row in run.metrics() if "reward/fixed" in row]
+    assert [row["reward/fixed"] for row in rows] == [-1.0] * 3
+    for row in rows:
+        assert row["objective/rlhf_reward"] <= row["objective/score"] - 0.5 + 1e-5
+
+
+@pytest.mark.parametrize("reading", [float("nan"), float("inf"), 1.5])
+def test_a_signal_out_of_contract_is_named(base: Path, tmp_path: Path, reading: float) -> None:
+    run = tiny_run(tmp_path / "run", tiny_plan(base, signals=(SignalPlan("fixed", 0.5),)))
+    with pytest.raises(SignalError, match="reward signal fixed"):
+        train(run.path, signals=[Fixed(reading)])
+
+
+def test_a_signal_that_is_not_loaded_is_named(base: Path, tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", tiny_plan(base, signals=(SignalPlan("absent"),)))
+    with pytest.raises(PlanError, match="absent"):
+        train(run.path)
+
+
+def test_one_prompt_and_a_larger_batch_end(base: Path, tmp_path: Path) -> None:
+    plan = tiny_plan(base, ppo=PpoPlan(rollout_batches=2, rollout_size=5, minibatch_size=2))
+    run = RunFolder.create(tmp_path / "run", plan)
+    prompt = demonstrations()[0].prompt
+    freeze(run.stage_path("snapshot"), demonstrations(), comparisons(), [prompt])
+    assert train(run.path) is not None
+
+
+def test_ppo_stops_at_the_kl_limit(base: Path, tmp_path: Path) -> None:
+    wild = PpoPlan(rollout_batches=6, rollout_size=6, minibatch_size=3, learning_rate=0.3, max_kl=1)
+    run = tiny_run(tmp_path / "run", tiny_plan(base, ppo=wild))
+    train(run.path)
+    report = run.report("ppo")
+    assert report is not None
+    assert report.figures["stopped_by_kl"] is True
+    assert report.figures["batches"] < 6
+
+
+def test_sft_is_taken_over_where_the_plan_says_so(finished: RunFolder, tmp_path: Path) -> None:
+    source = finished.stage_path("sft") / "adapter"
+    plan = replace(finished.plan(), sft=SftPlan(reuse=str(source)))
+    run = tiny_run(tmp_path / "run", plan)
+    train(run.path)
+    report = run.report("sft")
+    assert report is not None
+    assert report.figures["reused"] is True
+    weights = "adapter/adapter_model.safetensors"
+    assert sha256_of(run.stage_path("sft") / weights) == sha256_of(
+        finished.stage_path("sft") / weights
+    )
+
+
+def test_a_stage_without_its_marker_runs_again(finished: RunFolder, tmp_path: Path) -> None:
+    run = tiny_run(
+        tmp_path / "run", replace(finished.plan(), stages=("snapshot", "sft", "evaluation"))
+    )
+    train(run.path)
+    before = (run.stage_path("sft") / "done.json").stat().st_mtime_ns
+    (run.stage_path("evaluation") / "done.json").unlink()
+    train(run.path)
+    assert run.report("evaluation") is not None
+    assert (run.stage_path("sft") / "done.json").stat().st_mtime_ns == before
+
+
+def test_the_engine_runs_alone(base: Path, tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", tiny_plan(base, stages=("snapshot", "sft", "evaluation")))
+    done = subprocess.run(
+        [sys.executable, "-m", "rlhf_engine", str(run.path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 4), done.stderr
+    gate = json.loads((run.path / "gate.json").read_text())
+    assert gate["sentence"] in done.stdout
+    assert "learning the gold answers" in done.stderr
+
+
+def test_a_missing_run_is_one_line_not_a_trace(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rlhf_engine", str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_evaluation_side_falls_back_to_held_out_questions(tmp_path: Path) -> None:
+    gold = [
+        replace(item, prompt=replace(item.prompt, split="held_out"))
+        if item.prompt.split == "exam"
+        else item
+        for item in demonstrations()
+    ]
+    snapshot: Snapshot = freeze(tmp_path, gold, [], [])
+    assert len(snapshot.evaluation_demonstrations()) == 4
