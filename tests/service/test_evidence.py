@@ -1,0 +1,188 @@
+"""A snapshot holds what there is to learn, each question on one side, prompts as served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlmodel import select
+
+from plugins.contract import Complete, GoldPair
+from rlhf_engine.errors import SnapshotError
+from rlhf_engine.records import Prompt, from_json
+from rlhf_engine.snapshot import Snapshot, normalised
+from service.database import session
+from service.evidence import count_comparisons, freeze_snapshot, new_comparisons
+from service.feedback import propose_correction, record_comparison
+from service.retrieval import retrieve
+from service.tables import GoldAnswer, TrainingRun, Turn, now
+from tests.service.conversations import make_talk
+from tests.service.sources import Shelf, store
+
+QUESTIONS = [f"How is rule {n} of the office read?" for n in range(60)]
+
+
+def gold(engine: Engine, *pairs: tuple[str, str], purpose: str = "training") -> None:
+    """Sync question-answer pairs from a source of that purpose."""
+    items = [GoldPair(str(n), question, answer) for n, (question, answer) in enumerate(pairs)]
+    report = Shelf().sync(engine, *items, Complete(), name=purpose, purpose=purpose)
+    assert report.error is None
+
+
+def frozen(engine: Engine, folder: Path, percent: int = 20, passages: int = 2) -> Snapshot:
+    with session(engine) as opened:
+        return freeze_snapshot(opened, folder, percent, passages)
+
+
+def test_demonstrations_carry_the_passages_that_serving_would_show(
+    engine: Engine, tmp_path: Path
+) -> None:
+    store(engine, "# Rule 7\nRule 7 says: knock.", "# Lunch\nLunch is at noon.")
+    gold(engine, *((question, "As it is written.") for question in QUESTIONS))
+    snapshot = frozen(engine, tmp_path / "snapshot", passages=1)
+    with session(engine) as opened:
+        for item in snapshot.demonstrations:
+            assert list(item.prompt.passages) == retrieve(opened, item.prompt.question, 1)
+    assert any(item.prompt.passages for item in snapshot.demonstrations)
+
+
+def test_about_the_asked_share_is_held_out_and_it_stays_so(engine: Engine, tmp_path: Path) -> None:
+    gold(engine, *((question, "As it is written.") for question in QUESTIONS))
+    first = frozen(engine, tmp_path / "one")
+    held_out = {d.prompt.question for d in first.demonstrations if d.prompt.split == "held_out"}
+    assert 4 <= len(held_out) <= 20
+    gold(engine, *((question, "Now otherwise.") for question in [*QUESTIONS, "And a new one?"]))
+    second = frozen(engine, tmp_path / "two")
+    sides = {d.prompt.question: d.prompt.split for d in second.demonstrations}
+    assert {question for question in QUESTIONS if sides[question] == "held_out"} == held_out
+
+
+def test_the_same_evidence_makes_the_same_snapshot(engine: Engine, tmp_path: Path) -> None:
+    store(engine, "# Rule 7\nRule 7 says: knock.")
+    gold(engine, *((question, "As it is written.") for question in QUESTIONS))
+    first, again = frozen(engine, tmp_path / "one"), frozen(engine, tmp_path / "two")
+    assert first.hash == again.hash
+    gold(engine, *((question, "Otherwise.") for question in QUESTIONS))
+    assert frozen(engine, tmp_path / "three").demonstrations_hash != first.demonstrations_hash
+
+
+def test_no_question_is_on_two_sides(engine: Engine, tmp_path: Path) -> None:
+    gold(engine, *((question, "As it is written.") for question in QUESTIONS))
+    gold(engine, (QUESTIONS[0].upper(), "Exam."), (QUESTIONS[1], "Exam."), purpose="evaluation")
+    for question in (QUESTIONS[0], QUESTIONS[5].replace("?", " ?!"), *QUESTIONS[10:30]):
+        talk = make_talk(engine, question)
+        with session(engine) as opened:
+            record_comparison(opened, talk.person, talk.turn, "A")
+    snapshot = frozen(engine, tmp_path / "snapshot")
+    sides: dict[str, set[str]] = {}
+    for prompt in (
+        *(item.prompt for item in snapshot.demonstrations),
+        *(item.prompt for item in snapshot.comparisons),
+        *snapshot.prompts,
+    ):
+        sides.setdefault(normalised(prompt.question), set()).add(prompt.split)
+    assert all(len(found) == 1 for found in sides.values())
+    assert {side for found in sides.values() for side in found} == {"train", "held_out", "exam"}
+
+
+def test_an_exam_question_is_in_no_training_data(engine: Engine, tmp_path: Path) -> None:
+    gold(engine, *((question, "Training copy.") for question in QUESTIONS))
+    gold(engine, (f"  {QUESTIONS[3].upper()} ", "Exam answer."), purpose="evaluation")
+    snapshot = frozen(engine, tmp_path / "snapshot")
+    same = [
+        item
+        for item in snapshot.demonstrations
+        if normalised(item.prompt.question) == normalised(QUESTIONS[3])
+    ]
+    assert [(item.answer, item.prompt.split) for item in same] == [("Exam answer.", "exam")]
+    assert snapshot.evaluation_demonstrations() == same
+    asked = {normalised(prompt.question) for prompt in snapshot.prompts}
+    assert normalised(QUESTIONS[3]) not in asked
+    assert len(asked) == len(QUESTIONS) - 1
+
+
+def test_comparisons_keep_the_prompt_as_it_was_answered(engine: Engine, tmp_path: Path) -> None:
+    gold(engine, *((question, "As it is written.") for question in QUESTIONS))
+    talk = make_talk(engine, kind="simulated")
+    with session(engine) as opened:
+        vote = record_comparison(opened, talk.person, talk.turn, "B", "much")
+    [item] = frozen(engine, tmp_path / "snapshot", percent=1).comparisons
+    with session(engine) as opened:
+        stored = from_json(Prompt, opened.get_one(Turn, talk.turn).prompt)
+    assert (item.id, item.rater, item.simulated) == (vote.id, talk.person.id, True)
+    assert (item.outcome, item.strength) == ("b", "much")
+    assert (item.chosen, item.rejected) == ("Ask somebody else.", "There are 25.")
+    assert item.prompt == stored
+    assert len(stored.passages) == 1
+
+
+def test_a_replaced_vote_teaches_nothing(engine: Engine, tmp_path: Path) -> None:
+    gold(engine, *((question, "As it is written.") for question in QUESTIONS))
+    talk, same = make_talk(engine), make_talk(engine, answers=("Twice.", " Twice. "))
+    with session(engine) as opened:
+        first = record_comparison(opened, talk.person, talk.turn, "A")
+        record_comparison(opened, talk.person, talk.turn, "both_bad", replaces=first.id)
+        record_comparison(opened, same.person, same.turn, "A")
+    snapshot = frozen(engine, tmp_path / "snapshot")
+    assert [item.outcome for item in snapshot.comparisons] == ["both_bad"]
+
+
+def test_only_accepted_answers_are_learnt_and_the_newest_of_each_question(
+    engine: Engine, tmp_path: Path
+) -> None:
+    talk = make_talk(engine, "How many days of leave are there?")
+    gold(engine, ("How many days of LEAVE are there", "25."), ("Is there a gym?", "Yes."))
+    with session(engine) as opened:
+        propose_correction(opened, talk.person, talk.candidate_a, "30.")
+
+    def answers(name: str) -> set[str]:
+        return {item.answer for item in frozen(engine, tmp_path / name, 1).demonstrations}
+
+    assert answers("proposed") == {"25.", "Yes."}
+    with session(engine) as opened:
+        row = opened.get_one(GoldAnswer, _correction(engine))
+        row.state, row.updated = "accepted", now()
+    assert answers("accepted") == {"30.", "Yes."}
+    gold(engine, ("Is there a gym?", "Yes."))
+    with session(engine) as opened:
+        opened.get_one(GoldAnswer, _correction(engine)).state = "removed"
+    assert "30." not in answers("removed")
+
+
+def _correction(engine: Engine) -> str:
+    with session(engine) as opened:
+        return opened.exec(select(GoldAnswer.id).where(GoldAnswer.origin == "correction")).one()
+
+
+def test_without_gold_answers_there_is_nothing_to_freeze(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(SnapshotError, match="no gold answer"):
+        frozen(engine, tmp_path / "snapshot")
+    assert not (tmp_path / "snapshot" / "manifest.json").exists()
+
+
+def test_new_comparisons_are_counted_since_the_last_snapshot(engine: Engine) -> None:
+    def vote() -> None:
+        talk = make_talk(engine)
+        with session(engine) as opened:
+            record_comparison(opened, talk.person, talk.turn, "A")
+
+    def run(**values: Any) -> None:
+        with session(engine) as opened:
+            opened.add(TrainingRun(folder="runs/1", requested_by="Ada", reason="t", **values))
+
+    def fresh() -> int:
+        with session(engine) as opened:
+            return new_comparisons(opened)
+
+    assert fresh() == 0
+    vote()
+    vote()
+    assert fresh() == 2
+    with session(engine) as opened:
+        run(snapshot_hash="abc", comparisons=count_comparisons(opened))
+    run(comparisons=0)
+    assert fresh() == 0
+    vote()
+    assert fresh() == 1
