@@ -1,0 +1,348 @@
+"""The built-in serving engine: one thread that owns the base policy and answers with it.
+
+The base policy's weights are in memory once; each PolicyVersion is an adapter over them
+under its own immutable id. Between decode steps the thread does what others asked for
+(install an adapter, drop one), takes in waiting jobs, and gives every active job one
+step in turn. A job keeps the versions it began with, whatever is loaded meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+
+from rlhf_engine.answer_events import Ended, EngineStats, Event, Failed, Token
+from rlhf_engine.answer_job import ActiveJob, Job, OnEvent, Request
+from rlhf_engine.backbone import Backbone, read_adapter
+from rlhf_engine.base_policy import check_base
+from rlhf_engine.errors import (
+    Cancelled,
+    EngineError,
+    GenerationError,
+    PolicyVersionError,
+    QueueFullError,
+)
+from rlhf_engine.policy_version import PolicyVersionFolder
+from rlhf_engine.records import Prompt, SamplingSettings
+from rlhf_engine.speed import faster_dtype
+
+__all__ = ["Ended", "EngineStats", "Event", "Failed", "Job", "Token", "TorchEngine"]
+
+log = structlog.get_logger(__name__)
+
+AdapterFiles = tuple[dict[str, Any], dict[str, torch.Tensor]]
+
+MAX_ROWS = 16
+
+
+class TorchEngine:
+    """Answers prompts with any loaded PolicyVersion, streaming. All methods are thread-safe."""
+
+    def __init__(
+        self,
+        base: Path,
+        dtype: str = "auto",
+        threads: int = 2,
+        max_waiting: int = 32,
+        max_active: int = 4,
+    ) -> None:
+        """Load nothing yet.
+
+        `threads` is how many CPU threads torch uses, `max_active` how many jobs advance
+        at once; up to `max_waiting` more wait their turn.
+        """
+        self.base = Path(base)
+        self._dtype, self._threads = dtype, threads
+        self._max_waiting, self._max_active = max_waiting, max_active
+        self._changed = threading.Condition()
+        # Guarded by _changed:
+        self._waiting: deque[Job] = deque()
+        self._orders: deque[Callable[[], None]] = deque()
+        self._adapters: dict[str, str | None] = {}
+        self._using: Counter[str] = Counter()
+        self._accepting = False
+        self._stop_at: float | None = None
+        # Touched by the engine's thread only (read by stats):
+        self._active: list[ActiveJob] = []
+        self._ended = self._failed = self._tokens = 0
+        self._backbone: Backbone | None = None
+        self._context = 0
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Load the base policy and begin to answer; returns when ready.
+
+        Raises BasePolicyError where the base policy cannot be used.
+        """
+        if self._thread is not None:
+            raise GenerationError("this engine was started before; make a new one")
+        loaded: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(loaded,), name="heed-engine", daemon=True
+        )
+        self._thread.start()
+        loaded.result()
+
+    def stop(self, drain_s: float = 0.0) -> None:
+        """Take no more jobs, let those here end for up to `drain_s` seconds, then stop."""
+        with self._changed:
+            self._accepting = False
+            self._stop_at = time.monotonic() + drain_s
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def load(self, version: PolicyVersionFolder) -> None:
+        """Add a version beside the others; returns when it can be asked.
+
+        The folder is verified again and read in the caller's thread, so that answers go
+        on meanwhile. PolicyVersionError leaves everything as it was.
+        """
+        verified = PolicyVersionFolder.open(version.path, self.base)
+        if verified.id in self.loaded():
+            return
+        files = None if verified.is_base else read_adapter(verified.path)
+        if files is not None:
+            _check_finite(verified.id, files[1])
+        self._between_steps(lambda: self._add(verified.id, files)).result()
+        log.info("policy_version_loaded", version=verified.id)
+
+    def retire(self, version_id: str) -> bool:
+        """Forget a version and free its memory; False while a job still uses it.
+
+        Never waits: the memory is free when the step that runs now is over.
+        """
+        with self._changed:
+            if self._using[version_id]:
+                return False
+            adapter = self._adapters.pop(version_id, None)
+            if adapter is not None:
+                self._orders.append(lambda: self._drop(adapter))
+                self._changed.notify_all()
+        return True
+
+    def loaded(self) -> set[str]:
+        """Ids of the versions that can be asked."""
+        with self._changed:
+            return set(self._adapters)
+
+    def submit(
+        self,
+        version_id: str,
+        prompt: Prompt,
+        seeds: Sequence[int],
+        settings: SamplingSettings,
+        on_event: OnEvent,
+        versions: Sequence[str] | None = None,
+        max_prompt_tokens: int = 384,
+    ) -> Job:
+        """Ask for one answer a seed; `versions` names each row's version where they differ.
+
+        `on_event` is called from the engine's thread and must be quick: for every row its
+        Tokens and one Ended, or one Failed for the whole job. The same seeds, prompt,
+        versions and settings give the same tokens, whatever else is being answered.
+        Raises QueueFullError, PolicyVersionError for a version that is not loaded, and
+        GenerationError while the engine is not running.
+        """
+        chosen = tuple(versions) if versions is not None else (version_id,) * len(seeds)
+        if not 1 <= len(seeds) <= MAX_ROWS or len(chosen) != len(seeds):
+            raise GenerationError(
+                f"{len(seeds)} seeds and {len(chosen)} versions; give as many of both, 1 to "
+                f"{MAX_ROWS}"
+            )
+        request = Request(prompt, chosen, tuple(seeds), settings, max_prompt_tokens)
+        job = Job(request, on_event, self._wake)
+        with self._changed:
+            self._check_room(chosen)
+            self._using.update(set(chosen))
+            self._waiting.append(job)
+            self._changed.notify_all()
+        return job
+
+    def stats(self) -> EngineStats:
+        """The engine's state now."""
+        with self._changed:
+            return EngineStats(
+                ready=self._accepting,
+                dtype=self._dtype,
+                active=len(self._active),
+                waiting=len(self._waiting),
+                ended=self._ended,
+                failed=self._failed,
+                tokens=self._tokens,
+                using={version: self._using[version] for version in self._adapters},
+            )
+
+    def _check_room(self, versions: Sequence[str]) -> None:
+        if not self._accepting:
+            raise GenerationError("the engine is not running; try again when it has started")
+        for version in versions:
+            if version not in self._adapters:
+                raise PolicyVersionError(f"policy version {version} is not loaded; load it first")
+        if len(self._waiting) >= self._max_waiting:
+            raise QueueFullError(
+                f"{self._max_waiting} questions wait already; try again in a moment"
+            )
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _between_steps(self, order: Callable[[], None]) -> Future[None]:
+        """Have the engine's thread do something before its next step."""
+        outcome: Future[None] = Future()
+
+        def carry_out() -> None:
+            try:
+                order()
+            except Exception as error:  # noqa: BLE001 - handed on to the waiting thread
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(None)
+
+        with self._changed:
+            if self._stop_at is not None or self._backbone is None:
+                raise GenerationError("the engine is not running; try again when it has started")
+            self._orders.append(carry_out)
+            self._changed.notify_all()
+        return outcome
+
+    # Everything below runs in the engine's thread.
+
+    def _run(self, loaded: Future[None]) -> None:
+        try:
+            self._open()
+        except Exception as error:  # noqa: BLE001 - handed on to the starting thread
+            loaded.set_exception(error)
+            return
+        loaded.set_result(None)
+        try:
+            while self._wait_for_work():
+                self._round()
+        finally:
+            self._close()
+
+    def _open(self) -> None:
+        torch.set_num_threads(self._threads)
+        self._context = check_base(self.base).context or 2048
+        if self._dtype == "auto":
+            self._dtype = faster_dtype(self.base, self._threads)
+        backbone = Backbone.load(self.base, self._dtype)
+        with self._changed:
+            self._backbone, self._accepting = backbone, self._stop_at is None
+
+    def _wait_for_work(self) -> bool:
+        """False when it is time to stop."""
+        with self._changed:
+            while not (self._orders or self._waiting or self._active):
+                if self._stop_at is not None:
+                    return False
+                self._changed.wait()
+            return self._stop_at is None or time.monotonic() < self._stop_at
+
+    def _round(self) -> None:
+        self._carry_out_orders()
+        self._drop_cancelled()
+        self._admit()
+        for active in list(self._active):
+            self._advance(active)
+
+    def _carry_out_orders(self) -> None:
+        while True:
+            with self._changed:
+                if not self._orders:
+                    return
+                order = self._orders.popleft()
+            order()
+
+    def _drop_cancelled(self) -> None:
+        with self._changed:
+            left = [job for job in self._waiting if job.cancelled]
+            self._waiting = deque(job for job in self._waiting if not job.cancelled)
+        for job in left:
+            self._finish(job, Cancelled("the question was withdrawn while it waited"))
+
+    def _admit(self) -> None:
+        """Take in one job a round: reading its prompt holds up the others for a moment."""
+        with self._changed:
+            if not self._waiting or len(self._active) >= self._max_active:
+                return
+            job = self._waiting.popleft()
+            adapters = dict(self._adapters)
+        assert self._backbone is not None
+        try:
+            self._active.append(ActiveJob(job, self._backbone, adapters, self._context))
+        except Exception as error:  # noqa: BLE001 - one job's failure must not end the engine
+            self._finish(job, _as_engine_error(error))
+
+    def _advance(self, active: ActiveJob) -> None:
+        before = active.tokens
+        try:
+            active.step()
+        except Exception as error:  # noqa: BLE001 - one job's failure must not end the engine
+            self._active.remove(active)
+            self._finish(active.job, _as_engine_error(error))
+            return
+        self._tokens += active.tokens - before
+        if active.done:
+            self._active.remove(active)
+            self._finish(active.job, None)
+
+    def _finish(self, job: Job, error: EngineError | None) -> None:
+        with self._changed:
+            self._using.subtract(set(job.request.versions))
+            if error is None:
+                self._ended += 1
+            else:
+                self._failed += 1
+        job.close(error)
+
+    def _close(self) -> None:
+        """Fail what is left, so that nobody waits for an answer that never comes."""
+        with self._changed:
+            self._accepting = False
+            self._stop_at = self._stop_at or time.monotonic()
+            left = [active.job for active in self._active] + list(self._waiting)
+            self._active, self._waiting = [], deque()
+        self._carry_out_orders()
+        for job in left:
+            self._finish(job, GenerationError("the engine stopped before the answer ended"))
+        self._backbone = None
+
+    def _add(self, version_id: str, files: AdapterFiles | None) -> None:
+        """Without adapter files it is version 0, the base policy alone."""
+        if version_id in self.loaded():
+            return
+        if files is not None:
+            assert self._backbone is not None
+            self._backbone.install_adapter(version_id, *files)
+        with self._changed:
+            self._adapters[version_id] = None if files is None else version_id
+
+    def _drop(self, name: str) -> None:
+        assert self._backbone is not None
+        self._backbone.remove_adapter(name)
+
+
+def _check_finite(version_id: str, weights: dict[str, torch.Tensor]) -> None:
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise PolicyVersionError(
+                f"policy version {version_id} holds values that are not finite ({name}); "
+                "it is not loaded, train again"
+            )
+
+
+def _as_engine_error(error: Exception) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    log.error("answer_failed", error=repr(error))
+    return GenerationError(f"the answer could not be generated: {error}")
