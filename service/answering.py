@@ -21,6 +21,8 @@ from sqlalchemy import Engine
 from sqlmodel import func, select
 
 import rlhf_engine
+from rlhf_engine.answer_events import Event as EngineEvent
+from rlhf_engine.answer_events import Failed, Token
 from rlhf_engine.records import from_json, to_json
 from service.conversations import history, own_conversation
 from service.database import session
@@ -46,10 +48,6 @@ LONGEST_TITLE = 80
 log = structlog.get_logger(__name__)
 
 
-class _Left:
-    """Put among the engine's events when the asker has gone."""
-
-
 @dataclass(slots=True)
 class _Row:
     """One answer being generated."""
@@ -71,9 +69,11 @@ class _Running:
     simulated: bool
     began: float
     rows: list[_Row]
-    from_engine: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    from_engine: asyncio.Queue[EngineEvent] = field(default_factory=asyncio.Queue)
     to_asker: asyncio.Queue[Event | None] = field(default_factory=asyncio.Queue)
     job: Any = None
+    left: bool = False
+    """Whether the asker has gone."""
 
     def elapsed_ms(self) -> int:
         return round((monotonic() - self.began) * 1000)
@@ -194,20 +194,19 @@ class Answering:
                 yield event
         finally:
             if not finished:
+                running.left = True
                 running.job.cancel()
-                running.from_engine.put_nowait(_Left())
 
     async def _record(self, running: _Running) -> None:
         turn_id = running.turn.id
         try:
             while not all(row.ended for row in running.rows):
-                event = await running.from_engine.get()
-                if isinstance(event, _Left):
-                    await self._store_unfinished(running)
-                    return
-                await self._take(running, event)
+                await self._take(running, await running.from_engine.get())
             running.to_asker.put_nowait(TurnDone(turn_id))
         except Exception as error:  # noqa: BLE001 - the edge of the turn: the asker must hear of it
+            if running.left and isinstance(error, rlhf_engine.EngineError):
+                log.info("asker_left", turn=turn_id)
+                return
             log.warning("turn_failed", turn=turn_id, error=str(error), next="ask again")
             running.job.cancel()
             running.to_asker.put_nowait(TurnFailed(turn_id, _for_asker(error)))
@@ -215,12 +214,12 @@ class Answering:
             self._serving.give_back(running.version_id)
             running.to_asker.put_nowait(None)
 
-    async def _take(self, running: _Running, event: Any) -> None:
-        if isinstance(event, rlhf_engine.Failed):
+    async def _take(self, running: _Running, event: EngineEvent) -> None:
+        if isinstance(event, Failed):
             await self._store_unfinished(running)
             raise event.error
         row = running.rows[event.row]
-        if isinstance(event, rlhf_engine.Token):
+        if isinstance(event, Token):
             if row.first_token_ms is None:
                 row.first_token_ms = running.elapsed_ms()
             row.pieces.append(event.text)
@@ -285,8 +284,10 @@ def _new_rows(compare: bool) -> list[_Row]:
     return [_Row(side, seed) for side, seed in zip(sides, seeds, strict=True)]
 
 
-def _into(events: asyncio.Queue[Any], loop: asyncio.AbstractEventLoop) -> Callable[[Any], None]:
-    def deliver(event: Any) -> None:
+def _into(
+    events: asyncio.Queue[EngineEvent], loop: asyncio.AbstractEventLoop
+) -> Callable[[EngineEvent], None]:
+    def deliver(event: EngineEvent) -> None:
         # A loop that is closed has nobody left to tell.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(events.put_nowait, event)

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 import rlhf_engine
+from rlhf_engine.answer_events import Ended, Event, Failed
 from service.errors import HeedError, PromotionError
 from service.settings import Settings
 
@@ -150,7 +151,7 @@ class Serving:
         version_id: str,
         prompt: rlhf_engine.Prompt,
         seeds: list[int],
-        on_event: Callable[[Any], None],
+        on_event: Callable[[Event], None],
     ) -> Any:
         """Ask the engine for one answer a seed; the job, which can be cancelled.
 
@@ -178,7 +179,7 @@ class Serving:
         return None if self._engine is None else self._engine.stats()
 
     def _smoke_answer(self, version_id: str, question: str) -> rlhf_engine.SampledAnswer:
-        events: queue.Queue[Any] = queue.Queue()
+        events: queue.Queue[Event] = queue.Queue()
         job = self._engine.submit(
             version_id,
             rlhf_engine.Prompt(id="smoke", question=question),
@@ -190,9 +191,9 @@ class Serving:
         try:
             while True:
                 event = events.get(timeout=SMOKE_TIMEOUT_S)
-                if isinstance(event, rlhf_engine.Ended):
+                if isinstance(event, Ended):
                     return event.answer
-                if isinstance(event, rlhf_engine.Failed):
+                if isinstance(event, Failed):
                     raise PromotionError(f"version {version_id} fails to answer: {event.error}")
         except queue.Empty as error:
             job.cancel()

@@ -22,6 +22,7 @@ from service.tables import PolicyVersion, Promotion
 
 POLL_S = 0.5
 RETRY_S = 10.0
+STOP_S = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +41,9 @@ class Swapper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin nothing new; returns when what is under way has ended."""
+        """Begin nothing new; wait a little for what is under way (fetching may take long)."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(STOP_S)
 
     def _run(self) -> None:
         while not self._stop.is_set() and not self._opened():

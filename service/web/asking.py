@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from typing import Annotated
 
 import msgspec
 from litestar import post
-from litestar.params import Body
+from litestar.params import JSONBody
 from litestar.response import Stream
 
-from service.tables import Person
 from service.turn_events import (
     AnswerEnded,
     Event,
@@ -21,7 +19,8 @@ from service.turn_events import (
     TurnFailed,
     TurnStarted,
 )
-from service.web.parts import Parts
+from service.web.parts import GivenParts
+from service.web.sessions import GivenPerson
 
 PING_S = 15.0
 """Seconds of silence after which a comment keeps proxies from closing the stream."""
@@ -54,7 +53,7 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
         "(side, text), `end` (side, candidate_id, text), then `done`, or `error`."
     ),
 )
-async def ask(visitor: Person, parts: Parts, data: Annotated[Question, Body()]) -> Stream:
+async def ask(visitor: GivenPerson, parts: GivenParts, data: JSONBody[Question]) -> Stream:
     """Begin a turn and stream its events."""
     share = parts.settings.answers.compare_share
     compare = random.SystemRandom().random() < share if data.compare is None else data.compare

@@ -10,7 +10,7 @@ from sqlmodel import select
 
 from service.database import session
 from service.errors import HeedError
-from service.web.parts import Parts
+from service.web.parts import GivenParts, Parts
 from service.web.problems import RETRY_AFTER_S
 
 
@@ -35,7 +35,7 @@ def live() -> Live:
 
 
 @get("/health/ready", tags=["Health"], sync_to_thread=True)
-def ready(parts: Parts) -> Response[Ready]:
+def ready(parts: GivenParts) -> Response[Ready]:
     """200 where questions are answered, else 503."""
     waits_for = _missing(parts)
     if waits_for is not None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from litestar import get
+from litestar.params import FromPath
 from sqlmodel import Session, col, select
 
 from service.conversations import own_conversation
@@ -23,7 +24,8 @@ from service.tables import (
     Turn,
 )
 from service.turn_events import ShownPassage
-from service.web.parts import Parts
+from service.web.parts import GivenParts
+from service.web.sessions import GivenPerson
 
 MOST_CONVERSATIONS = 100
 
@@ -90,7 +92,7 @@ class ConversationDetail(ConversationEntry):
 
 
 @get("/api/conversations", tags=["Chat"], sync_to_thread=True)
-def list_conversations(person: Person, parts: Parts) -> list[ConversationEntry]:
+def list_conversations(person: GivenPerson, parts: GivenParts) -> list[ConversationEntry]:
     """One's own conversations, the newest first."""
     query = select(Conversation).where(Conversation.person_id == person.id)
     with session(parts.database) as opened:
@@ -99,7 +101,9 @@ def list_conversations(person: Person, parts: Parts) -> list[ConversationEntry]:
 
 
 @get("/api/conversations/{conversation_id:str}", tags=["Chat"], sync_to_thread=True)
-def show_conversation(person: Person, parts: Parts, conversation_id: str) -> ConversationDetail:
+def show_conversation(
+    person: GivenPerson, parts: GivenParts, conversation_id: FromPath[str]
+) -> ConversationDetail:
     """One of one's own conversations."""
     with session(parts.database) as opened:
         conversation = own_conversation(opened, person, conversation_id)

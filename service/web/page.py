@@ -9,9 +9,8 @@ from litestar import get
 from litestar.response import File
 from litestar.static_files import create_static_files_router
 
-from service.tables import Person
-from service.web.parts import Parts
-from service.web.sessions import is_operator
+from service.web.parts import GivenParts
+from service.web.sessions import GivenPerson, is_operator
 
 STATIC = Path(__file__).with_name("static")
 
@@ -36,7 +35,7 @@ def page() -> File:
 
 
 @get("/api/me", tags=["Chat"], sync_to_thread=False)
-def me(visitor: Person, parts: Parts) -> Me:
+def me(visitor: GivenPerson, parts: GivenParts) -> Me:
     """Who is asking; begins a session where there is none."""
     live_id = parts.serving.live_id
     return Me(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from litestar.datastructures import State
+from litestar.di import NamedDependency
 from sqlalchemy import Engine
 
 from service.answering import Answering
@@ -20,6 +21,10 @@ class Parts:
     database: Engine
     serving: Serving
     answering: Answering
+
+
+GivenParts = NamedDependency[Parts]
+"""The parts, as a parameter of a handler."""
 
 
 async def provide_parts(state: State) -> Parts:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from litestar import get, post
+from litestar.params import FromPath, JSONBody
 from litestar.response import File
 from sqlmodel import Session, col, func, select
 
@@ -20,13 +21,13 @@ from service.tables import (
     Comparison,
     GateReport,
     GoldAnswer,
-    Person,
     PolicyVersion,
     StageReport,
     Thumb,
     TrainingRun,
 )
-from service.web.parts import Parts
+from service.web.parts import GivenParts
+from service.web.sessions import GivenPerson
 
 MOST_RUNS = 50
 PLOT = "plot.png"
@@ -105,7 +106,7 @@ class NewRun(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @get("/api/runs", tags=["Training"], sync_to_thread=True)
-def list_runs(person: Person, parts: Parts) -> Runs:  # noqa: ARG001 - a session is required
+def list_runs(person: GivenPerson, parts: GivenParts) -> Runs:  # noqa: ARG001 - a session is required
     """The newest runs and what people have said so far."""
     with session(parts.database) as opened:
         newest = select(TrainingRun).order_by(col(TrainingRun.created_at).desc()).limit(MOST_RUNS)
@@ -121,7 +122,7 @@ def list_runs(person: Person, parts: Parts) -> Runs:  # noqa: ARG001 - a session
 
 
 @get("/api/runs/{run_id:str}", tags=["Training"], sync_to_thread=True)
-def show_run(person: Person, parts: Parts, run_id: str) -> RunDetail:  # noqa: ARG001 - as above
+def show_run(person: GivenPerson, parts: GivenParts, run_id: FromPath[str]) -> RunDetail:  # noqa: ARG001 - as above
     """One run with its stages, figures and gate."""
     with session(parts.database) as opened:
         run = _find(opened, run_id)
@@ -143,7 +144,7 @@ def show_run(person: Person, parts: Parts, run_id: str) -> RunDetail:  # noqa: A
 
 
 @get("/api/runs/{run_id:str}/plot.png", tags=["Training"], sync_to_thread=True)
-def show_plot(person: Person, parts: Parts, run_id: str) -> File:  # noqa: ARG001 - as above
+def show_plot(person: GivenPerson, parts: GivenParts, run_id: FromPath[str]) -> File:  # noqa: ARG001 - as above
     """The run's curves as a picture; 404 before there are any."""
     with session(parts.database) as opened:
         path = Path(_find(opened, run_id).folder) / PLOT
@@ -153,7 +154,7 @@ def show_plot(person: Person, parts: Parts, run_id: str) -> File:  # noqa: ARG00
 
 
 @post("/api/runs", status_code=202, tags=["Training"], sync_to_thread=True)
-def start_run(operator: Person, parts: Parts, data: NewRun) -> RunEntry:
+def start_run(operator: GivenPerson, parts: GivenParts, data: JSONBody[NewRun]) -> RunEntry:
     """Queue a training run; operators only."""
     with session(parts.database) as opened:
         run = training.start_run(opened, parts.settings, operator.name, data.reason)
@@ -161,7 +162,7 @@ def start_run(operator: Person, parts: Parts, data: NewRun) -> RunEntry:
 
 
 @post("/api/runs/{run_id:str}/cancel", status_code=202, tags=["Training"], sync_to_thread=True)
-def cancel_run(operator: Person, parts: Parts, run_id: str) -> RunEntry:  # noqa: ARG001 - as above
+def cancel_run(operator: GivenPerson, parts: GivenParts, run_id: FromPath[str]) -> RunEntry:  # noqa: ARG001 - as above
     """Ask a run to stop; what it finished is kept. Operators only."""
     with session(parts.database) as opened:
         _find(opened, run_id)

@@ -6,19 +6,23 @@ from http.cookies import SimpleCookie
 from typing import Any
 
 from litestar import Request
+from litestar.di import NamedDependency
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 
 from service import people
 from service.database import session
 from service.settings import Settings
 from service.tables import Person
-from service.web.parts import Parts
+from service.web.parts import GivenParts
 
 COOKIE = "heed_session"
 COOKIE_AGE_S = 365 * 24 * 3600
 
+GivenPerson = NamedDependency[Person]
+"""Whoever asks, as a parameter of a handler: `visitor`, `person` or `operator`."""
 
-def provide_visitor(request: Request[Any, Any, Any], parts: Parts) -> Person:
+
+def provide_visitor(request: Request[Any, Any, Any], parts: GivenParts) -> Person:
     """The person of the session; a new person, with a new session, where there is none."""
     token = request.cookies.get(COOKIE)
     with session(parts.database) as opened:
@@ -28,7 +32,7 @@ def provide_visitor(request: Request[Any, Any, Any], parts: Parts) -> Person:
     return person
 
 
-def provide_person(request: Request[Any, Any, Any], parts: Parts) -> Person:
+def provide_person(request: Request[Any, Any, Any], parts: GivenParts) -> Person:
     """The person of the session; 401 where there is none."""
     with session(parts.database) as opened:
         person = people.person_by_token(opened, request.cookies.get(COOKIE))
@@ -37,14 +41,14 @@ def provide_person(request: Request[Any, Any, Any], parts: Parts) -> Person:
     return person
 
 
-def provide_operator(person: Person, parts: Parts) -> Person:
+def provide_operator(person: GivenPerson, parts: GivenParts) -> Person:
     """The person of the session if they may start runs and promote; else 403."""
     if not is_operator(person, parts.settings):
         raise PermissionDeniedException("only operators may do this; ask one of them")
     return person
 
 
-def is_operator(person: Person, settings: Settings) -> bool:
+def is_operator(person: GivenPerson, settings: Settings) -> bool:
     """Whether this person may start runs and promote."""
     return settings.visitors_operate or person.role == "operator"
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 from litestar import get, post
+from litestar.params import FromPath, JSONBody
 from sqlmodel import Session, col, select
 
 from service import policies
 from service.database import session
-from service.tables import Person, PolicyVersion, Promotion, TrainingRun
-from service.web.parts import Parts
+from service.tables import PolicyVersion, Promotion, TrainingRun
+from service.web.parts import GivenParts, Parts
+from service.web.sessions import GivenPerson
 
 MOST_ROWS = 100
 
@@ -64,7 +66,7 @@ class Approval(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @get("/api/policies", tags=["Policies"], sync_to_thread=True)
-def list_policies(person: Person, parts: Parts) -> Policies:  # noqa: ARG001 - a session is required
+def list_policies(person: GivenPerson, parts: GivenParts) -> Policies:  # noqa: ARG001 - a session is required
     """All versions and the latest promotions."""
     with session(parts.database) as opened:
         rows = opened.exec(
@@ -86,7 +88,9 @@ def list_policies(person: Person, parts: Parts) -> Policies:  # noqa: ARG001 - a
     tags=["Policies"],
     sync_to_thread=True,
 )
-def promote(operator: Person, parts: Parts, version_id: str, data: Approval) -> PromotionEntry:
+def promote(
+    operator: GivenPerson, parts: GivenParts, version_id: FromPath[str], data: JSONBody[Approval]
+) -> PromotionEntry:
     """Ask that a version goes live, or approve the candidate of a run; operators only."""
     with session(parts.database) as opened:
         version = policies.find_version(opened, version_id)
@@ -101,7 +105,7 @@ def promote(operator: Person, parts: Parts, version_id: str, data: Approval) -> 
 
 
 @post("/api/policies/rollback", status_code=202, tags=["Policies"], sync_to_thread=True)
-def roll_back(operator: Person, parts: Parts) -> PromotionEntry:
+def roll_back(operator: GivenPerson, parts: GivenParts) -> PromotionEntry:
     """Ask that the version before the live one goes live again; operators only."""
     with session(parts.database) as opened:
         return _promotion(opened, policies.rollback(opened, operator.name))

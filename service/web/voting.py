@@ -6,11 +6,12 @@ from typing import Literal
 
 import msgspec
 from litestar import post
+from litestar.params import FromPath, JSONBody
 
 from service import feedback
 from service.database import session
-from service.tables import Person
-from service.web.parts import Parts
+from service.web.parts import GivenParts
+from service.web.sessions import GivenPerson
 
 
 class ComparisonVote(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,7 +46,9 @@ class Recorded(msgspec.Struct):
 
 
 @post("/api/turns/{turn_id:str}/comparison", tags=["Feedback"], sync_to_thread=True)
-def compare(person: Person, parts: Parts, turn_id: str, data: ComparisonVote) -> Recorded:
+def compare(
+    person: GivenPerson, parts: GivenParts, turn_id: FromPath[str], data: JSONBody[ComparisonVote]
+) -> Recorded:
     """Choose between the two answers of a turn of one's own."""
     with session(parts.database) as opened:
         row = feedback.record_comparison(
@@ -55,7 +58,9 @@ def compare(person: Person, parts: Parts, turn_id: str, data: ComparisonVote) ->
 
 
 @post("/api/candidates/{candidate_id:str}/thumb", tags=["Feedback"], sync_to_thread=True)
-def thumb(person: Person, parts: Parts, candidate_id: str, data: ThumbVote) -> Recorded:
+def thumb(
+    person: GivenPerson, parts: GivenParts, candidate_id: FromPath[str], data: JSONBody[ThumbVote]
+) -> Recorded:
     """Say up or down to an answer one was given."""
     with session(parts.database) as opened:
         row = feedback.record_thumb(
@@ -65,7 +70,9 @@ def thumb(person: Person, parts: Parts, candidate_id: str, data: ThumbVote) -> R
 
 
 @post("/api/candidates/{candidate_id:str}/correction", tags=["Feedback"], sync_to_thread=True)
-def correct(person: Person, parts: Parts, candidate_id: str, data: Correction) -> Recorded:
+def correct(
+    person: GivenPerson, parts: GivenParts, candidate_id: FromPath[str], data: JSONBody[Correction]
+) -> Recorded:
     """Propose what the answer should have been; somebody accepts it before it is trained on."""
     with session(parts.database) as opened:
         row = feedback.propose_correction(opened, person, candidate_id, data.answer)

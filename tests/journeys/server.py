@@ -1,0 +1,117 @@
+"""A real server for the journeys: uvicorn in a thread on a free port, and a browser-like client."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import uvicorn
+from sqlalchemy import Engine
+
+from service.app import create_app
+from service.settings import Settings
+
+PATIENCE_S = 60.0
+
+
+@dataclass
+class Stream:
+    """What one question's stream brought, by kind of event."""
+
+    turn: dict[str, Any] = field(default_factory=dict)
+    pieces: dict[str, str] = field(default_factory=dict)
+    ends: dict[str, dict[str, Any]] = field(default_factory=dict)
+    last: str = ""
+    error: str | None = None
+
+    def take(self, name: str, data: dict[str, Any]) -> None:
+        self.last = name
+        if name == "turn":
+            self.turn = data
+        elif name == "token":
+            self.pieces[data["side"]] = self.pieces.get(data["side"], "") + data["text"]
+        elif name == "end":
+            self.ends[data["side"]] = data
+        elif name == "error":
+            self.error = data["detail"]
+
+
+class Visitor(httpx.Client):
+    """Somebody at the page, with a session of their own."""
+
+    def events(self, question: str, **more: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Ask and yield each event of the stream as it comes."""
+        with self.stream("POST", "/api/ask", json={"question": question, **more}) as response:
+            if response.status_code != 200:
+                response.read()
+                response.raise_for_status()
+            name = ""
+            for line in response.iter_lines():
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    yield name, json.loads(line.removeprefix("data: "))
+
+    def ask(self, question: str, **more: Any) -> Stream:
+        """Ask and read the stream to its end."""
+        stream = Stream()
+        for name, data in self.events(question, **{"compare": False, **more}):
+            stream.take(name, data)
+        return stream
+
+
+class Served:
+    """A running server. `engine` is the test's own connection to its database."""
+
+    def __init__(self, url: str, settings: Settings, engine: Engine) -> None:
+        self.url, self.settings, self.engine = url, settings, engine
+        self._visitors: list[Visitor] = []
+
+    def visitor(self) -> Visitor:
+        """A new visitor, who has opened the page."""
+        visitor = Visitor(base_url=self.url, timeout=PATIENCE_S)
+        self._visitors.append(visitor)
+        visitor.get("/api/me").raise_for_status()
+        return visitor
+
+    def close(self) -> None:
+        for visitor in self._visitors:
+            visitor.close()
+
+
+@contextmanager
+def serving(settings: Settings, engine: Engine, *, until_ready: bool = True) -> Iterator[Served]:
+    """Serve until the block ends; by default begin when questions are answered."""
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_config=None, ws="none")
+    )
+    thread = threading.Thread(target=server.run, name="server")
+    thread.start()
+    try:
+        eventually(lambda: server.started or not thread.is_alive())
+        assert server.started, "the server did not start; its log says why"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        served = Served(f"http://127.0.0.1:{port}", settings, engine)
+        if until_ready:
+            eventually(lambda: httpx.get(f"{served.url}/health/ready").status_code == 200)
+        yield served
+        served.close()
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+def eventually(holds: Any, timeout_s: float = PATIENCE_S) -> Any:
+    """Look until `holds()` is true and return what it gave; fail after `timeout_s` seconds."""
+    began = time.monotonic()
+    while not (found := holds()):
+        assert time.monotonic() - began < timeout_s, f"not within {timeout_s} s"
+        time.sleep(0.02)
+    return found
