@@ -17,6 +17,7 @@ from sqlalchemy import Connection, CursorResult, Engine, event, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session, SQLModel, create_engine
 
 from service.errors import DatabaseError
@@ -64,7 +65,7 @@ def migrate(engine: Engine) -> None:
             _lock_for_migration(connection)
             if _state(connection) == "ahead":
                 raise DatabaseError(_AHEAD)
-            command.upgrade(_alembic(connection), "head")
+            command.upgrade(alembic_config(connection), "head")
     except DBAPIError as error:
         raise DatabaseError(f"the tables could not be brought up to date: {error.orig}") from error
 
@@ -91,12 +92,25 @@ def check_schema(engine: Engine) -> None:
         )
 
 
+def alembic_config(connection: Connection) -> Config:
+    """Alembic's settings for a command on this connection, `alembic.command.revision` among
+    them; nothing is read from an alembic.ini."""
+    from alembic.config import Config  # noqa: PLC0415, RUF100 - slow to import
+
+    config = Config()
+    folder = Path(__file__).with_name("migrations")
+    # ConfigParser reads % as the start of a variable.
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
 @contextmanager
 def session(engine: Engine) -> Iterator[Session]:
     """A session that commits when the block ends well and rolls back when it raises.
 
     On SQLite the first write takes the only write lock, until commit: do no slow work
-    after it. DatabaseError where the database is locked, full, read-only or gone.
+    after it. DatabaseError where the database is locked, full, busy, read-only or gone.
     """
     try:
         with Session(engine, expire_on_commit=False) as opened:
@@ -105,6 +119,11 @@ def session(engine: Engine) -> Iterator[Session]:
     except OperationalError as error:
         raise DatabaseError(
             f"the database {shown(engine.url)} could not do it, nothing was changed: {error.orig}"
+        ) from error
+    except PoolTimeoutError as error:
+        raise DatabaseError(
+            "all connections to the database were in use for too long, nothing was changed; "
+            "try again"
         ) from error
 
 
@@ -200,22 +219,11 @@ def _why_unreachable(url: URL, error: DBAPIError) -> str:
     )
 
 
-def _alembic(connection: Connection) -> Config:
-    from alembic.config import Config  # noqa: PLC0415, RUF100 - slow to import
-
-    config = Config()
-    folder = Path(__file__).with_name("migrations")
-    # ConfigParser reads % as the start of a variable.
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
-
-
 def _state(connection: Connection) -> SchemaState:
     from alembic.migration import MigrationContext  # noqa: PLC0415, RUF100 - slow to import
     from alembic.script import ScriptDirectory  # noqa: PLC0415, RUF100 - slow to import
 
-    script = ScriptDirectory.from_config(_alembic(connection))
+    script = ScriptDirectory.from_config(alembic_config(connection))
     current = MigrationContext.configure(connection).get_current_revision()
     if current is None:
         return "empty"

@@ -23,6 +23,9 @@ MOST_WORDS = 40
 
 LONGEST_TITLE = 100
 
+# The "s" of "what's" would be searched for as a word, and a rare one.
+_CONTRACTION = re.compile(r"(?<=\w)(?:n['’]t|['’](?:s|m|d|re|ve|ll))\b")
+
 _EVERYDAY_WORDS = """
     a an and any are as at be been but by can could did do does for from had has have hello how i if
     in into is it its me my of on or our please should so thank thanks that the their them there
@@ -106,7 +109,8 @@ def content_words(question: str) -> list[str]:
     Letters and digits only, in lower case, so that none is an operator of a search. All
     of them where the question holds nothing but everyday words.
     """
-    found = re.findall(r"[^\W_]+", question[:LONGEST_QUESTION].casefold())
+    whole = _CONTRACTION.sub("", question[:LONGEST_QUESTION].casefold())
+    found = re.findall(r"[^\W_]+", whole)
     words = list(dict.fromkeys(found))
     return ([word for word in words if word not in _STOP_WORDS] or words)[:MOST_WORDS]
 

@@ -9,14 +9,16 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlmodel import select
 
 from service import tables
 from service.database import (
+    alembic_config,
     check_schema,
     insert_unless_there,
     migrate,
@@ -45,6 +47,14 @@ def test_an_empty_database_is_empty_until_it_is_migrated(database_url: str) -> N
     assert schema_state(engine) == "current"
     check_schema(engine)
     engine.dispose()
+
+
+def test_a_migration_can_be_undone(engine: Engine) -> None:
+    with engine.begin() as connection:
+        command.downgrade(alembic_config(connection), "base")
+    assert inspect(engine).get_table_names() == ["alembic_version"]
+    migrate(engine)
+    assert schema_state(engine) == "current"
 
 
 def test_tables_of_a_newer_version_are_left_alone(engine: Engine) -> None:

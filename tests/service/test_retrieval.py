@@ -102,4 +102,11 @@ def test_no_text_breaks_the_search(engine: Engine, question: str) -> None:
 def test_everyday_words_are_left_out_unless_there_are_no_others() -> None:
     assert content_words("What is the limit?") == ["limit"]
     assert content_words("Who are you?") == ["who", "are", "you"]
+    assert content_words("What's the CEO's limit, and why isn’t it in o'clock?") == [
+        "ceo",
+        "limit",
+        "why",
+        "o",
+        "clock",
+    ]
     assert content_words("snake_case Straße") == ["snake", "case", "strasse"]
