@@ -43,6 +43,7 @@ _HOME = {
     "train": "pipeline",
     "TorchEngine": "torch_engine",
     "sample_answers": "generation",
+    "score_answers": "evaluation",
     "answer_similarity": "similarity",
     "measure_speed": "speed",
 }

@@ -119,6 +119,9 @@ class RunPlan:
     threads: int = 2
     max_prompt_tokens: int = 384
     max_answer_tokens: int = 64
+    micro_batch_size: int = 2
+    """Rows in one forward and backward pass of SFT and the reward model; gradients add up to
+    the stage's batch_size. Fewer rows need less memory and, on a CPU, no more time."""
     lora: LoraPlan = field(default_factory=LoraPlan)
     sft: SftPlan = field(default_factory=SftPlan)
     reward_model: RewardPlan = field(default_factory=RewardPlan)
@@ -182,6 +185,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "threads": (1, 1024),
     "max_prompt_tokens": (32, 131_072),
     "max_answer_tokens": (4, 8192),
+    "micro_batch_size": (1, 4096),
 }
 
 

@@ -151,11 +151,10 @@ def _train(stage: Stage, comparisons: Sequence[Comparison]) -> dict[str, float]:
         args=RewardConfig(
             output_dir=str(stage.path / "trainer"),
             num_train_epochs=plan.reward_model.epochs,
-            per_device_train_batch_size=plan.reward_model.batch_size,
             learning_rate=plan.reward_model.learning_rate,
             center_rewards_coefficient=0.01,
             max_length=None,
-            **trainer_settings(plan, stage.dtype),
+            **trainer_settings(plan, stage.dtype, plan.reward_model.batch_size),
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,

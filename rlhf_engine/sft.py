@@ -64,10 +64,9 @@ def _train(
         args=SFTConfig(
             output_dir=str(stage.path / "trainer"),
             num_train_epochs=plan.sft.epochs,
-            per_device_train_batch_size=plan.sft.batch_size,
             learning_rate=plan.sft.learning_rate,
             dataset_kwargs={"skip_prepare_dataset": True},
-            **trainer_settings(plan, stage.dtype),
+            **trainer_settings(plan, stage.dtype, plan.sft.batch_size),
         ),
         train_dataset=Dataset.from_list(tokenised(backbone.tokenizer, demonstrations, plan)),
         processing_class=backbone.tokenizer,
@@ -91,11 +90,14 @@ def tokenised(
     return rows
 
 
-def trainer_settings(plan: RunPlan, dtype: str) -> dict[str, Any]:
+def trainer_settings(plan: RunPlan, dtype: str, batch_size: int) -> dict[str, Any]:
     """What SFT and the reward model tell the Trainer alike. TRL's defaults of bf16 and gradient
     checkpointing are set on purpose: autocast only on a GPU, no recomputation at this size."""
     on_gpu = torch.cuda.is_available()
+    rows = min(plan.micro_batch_size, batch_size)
     return {
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": max(1, batch_size // rows),
         "use_cpu": not on_gpu,
         "bf16": on_gpu and dtype == "bfloat16",
         "gradient_checkpointing": False,
