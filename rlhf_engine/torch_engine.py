@@ -14,14 +14,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import structlog
 import torch
 
 from rlhf_engine.answer_events import Ended, EngineStats, Event, Failed, Token
 from rlhf_engine.answer_job import ActiveJob, Job, OnEvent, Request
-from rlhf_engine.backbone import Backbone, read_adapter
+from rlhf_engine.backbone import Backbone
 from rlhf_engine.base_policy import check_base
 from rlhf_engine.errors import (
     Cancelled,
@@ -32,13 +31,12 @@ from rlhf_engine.errors import (
 )
 from rlhf_engine.policy_version import PolicyVersionFolder
 from rlhf_engine.records import Prompt, SamplingSettings
+from rlhf_engine.serving_adapters import AdapterFiles, drop, install, read_verified
 from rlhf_engine.speed import faster_dtype
 
 __all__ = ["Ended", "EngineStats", "Event", "Failed", "Job", "Token", "TorchEngine"]
 
 log = structlog.get_logger(__name__)
-
-AdapterFiles = tuple[dict[str, Any], dict[str, torch.Tensor]]
 
 MAX_ROWS = 16
 
@@ -106,14 +104,11 @@ class TorchEngine:
         The folder is verified again and read in the caller's thread, so that answers go
         on meanwhile. PolicyVersionError leaves everything as it was.
         """
-        verified = PolicyVersionFolder.open(version.path, self.base)
-        if verified.id in self.loaded():
+        if version.id in self.loaded():
             return
-        files = None if verified.is_base else read_adapter(verified.path)
-        if files is not None:
-            _check_finite(verified.id, files[1])
-        self._between_steps(lambda: self._add(verified.id, files)).result()
-        log.info("policy_version_loaded", version=verified.id)
+        version_id, files = read_verified(version.path, self.base)
+        self._between_steps(lambda: self._add(version_id, files)).result()
+        log.info("policy_version_loaded", version=version_id)
 
     def retire(self, version_id: str) -> bool:
         """Forget a version and free its memory; False while a job still uses it.
@@ -323,22 +318,13 @@ class TorchEngine:
             return
         if files is not None:
             assert self._backbone is not None
-            self._backbone.install_adapter(version_id, *files)
+            install(self._backbone, version_id, files)
         with self._changed:
             self._adapters[version_id] = None if files is None else version_id
 
     def _drop(self, name: str) -> None:
         assert self._backbone is not None
-        self._backbone.remove_adapter(name)
-
-
-def _check_finite(version_id: str, weights: dict[str, torch.Tensor]) -> None:
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise PolicyVersionError(
-                f"policy version {version_id} holds values that are not finite ({name}); "
-                "it is not loaded, train again"
-            )
+        drop(self._backbone, name, {other for other in self._adapters.values() if other})
 
 
 def _as_engine_error(error: Exception) -> EngineError:

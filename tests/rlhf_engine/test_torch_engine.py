@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import queue
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,6 +199,15 @@ def test_a_retired_version_is_gone_and_can_come_back(engine: TorchEngine, stored
     assert ask(engine, stored.one).wait().answers[0] == before
 
 
+def test_the_version_in_use_last_can_be_retired(engine: TorchEngine, stored: Stored) -> None:
+    engine.load(stored.two)
+    alone = ask(engine, stored.one).wait().answers[0]
+    ask(engine, stored.two).wait()
+    assert engine.retire(stored.two.id)
+    assert ask(engine, stored.one).wait().answers[0] == alone
+    assert engine.loaded() == {stored.zero.id, stored.one.id}
+
+
 def test_the_base_weights_are_in_memory_once(engine: TorchEngine, stored: Stored) -> None:
     backbone = engine._backbone
     assert backbone is not None
@@ -258,6 +269,12 @@ def test_a_version_that_cannot_be_loaded_changes_nothing(
         engine.load(damaged)
     with pytest.raises(PolicyVersionError, match="trained on base policy"):
         engine.load(store_version(tiny_base(tmp_path / "other", seed=3), tmp_path / "p", 9))
+    adapter = tmp_path / "other-rank"
+    shutil.copytree(stored.one.path, adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "r": 7}))
+    with pytest.raises(PolicyVersionError, match="does not fit"):
+        engine.load(PolicyVersionFolder.store(adapter, stored.base, tmp_path / "policies", {}))
     changed = store_version(stored.base, tmp_path / "policies", 10)
     (changed.path / "adapter_model.safetensors").unlink()
     with pytest.raises(PolicyVersionError, match="lacks"):
