@@ -205,6 +205,8 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    # Else an INSERT OR REPLACE would delete rows without their append-only triggers.
+    connection.execute("PRAGMA recursive_triggers=ON")
 
 
 def _why_unreachable(url: URL, error: DBAPIError) -> str:

@@ -92,15 +92,15 @@ def _packed(units: list[_Unit]) -> list[str]:
     total = sum(_words(piece) for _between, piece in units)
     even = total / max(1, -(-total // LONGEST_WORDS))
     texts: list[str] = []
-    room = 0
+    filled = LONGEST_WORDS
     for between, piece in units:
         size = _words(piece)
-        if texts and room >= size and _words(texts[-1]) < even:
+        if filled < even and filled + size <= LONGEST_WORDS:
             texts[-1] += between + piece
-            room -= size
+            filled += size
         else:
             texts.append(piece)
-            room = LONGEST_WORDS - size
+            filled = size
     return texts
 
 

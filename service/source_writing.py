@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -20,16 +21,23 @@ CHUNK = 400
 Item = TypeVar("Item")
 
 
-def write_batch(
-    session: Session, source_id: str, purpose: str, batch: Batch, report: SyncReport
-) -> None:
-    """Bring the source's documents and gold answers to what the batch says, counting in
-    `report`. Gold answers take the source's purpose."""
-    _write_documents(session, source_id, batch, report)
-    _write_gold(session, source_id, purpose, batch, report)
+@dataclass(frozen=True)
+class DocumentChanges:
+    """What a sync has to do to a source's documents: ids to delete, rows to insert."""
+
+    stale: list[str]
+    documents: list[dict[str, Any]]
+    passages: list[dict[str, Any]]
 
 
-def _write_documents(session: Session, source_id: str, batch: Batch, report: SyncReport) -> None:
+def changed_documents(
+    session: Session, source_id: str, batch: Batch, report: SyncReport
+) -> DocumentChanges:
+    """Compare the batch with what is stored, counting in `report`; writes nothing.
+
+    Cutting texts into passages is the slow part of a sync and happens here, before any
+    lock is taken.
+    """
     query = select(Document.external_id, Document.id, Document.content_hash)
     known = {
         external_id: (number, content)
@@ -53,23 +61,23 @@ def _write_documents(session: Session, source_id: str, batch: Batch, report: Syn
             stale.append(number)
             row["id"] = number
         rows.append(row)
-    _delete_documents(session, stale)
-    _insert_documents(session, rows)
+    return DocumentChanges(stale, rows, list(_passage_rows(rows)))
+
+
+def write_documents(session: Session, changes: DocumentChanges) -> None:
+    """Delete and insert documents and passages; the search index follows by triggers."""
+    _delete_documents(session, changes.stale)
+    connection = session.connection()
+    for some in _chunks(changes.documents):
+        connection.execute(insert(Document), [Document(**row).model_dump() for row in some])
+    for some in _chunks(changes.passages):
+        connection.execute(insert(Passage), some)
 
 
 def _delete_documents(session: Session, numbers: list[str]) -> None:
     for some in _chunks(numbers):
         session.exec(delete(Passage).where(col(Passage.document_id).in_(some)))
         session.exec(delete(Document).where(col(Document.id).in_(some)))
-
-
-def _insert_documents(session: Session, rows: list[dict[str, Any]]) -> None:
-    for some in _chunks(rows):
-        session.connection().execute(
-            insert(Document), [Document(**row).model_dump() for row in some]
-        )
-    for some in _chunks(_passage_rows(rows)):
-        session.connection().execute(insert(Passage), some)
 
 
 def _passage_rows(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -87,9 +95,11 @@ def _passage_rows(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _write_gold(
+def write_gold(
     session: Session, source_id: str, purpose: str, batch: Batch, report: SyncReport
 ) -> None:
+    """Bring the source's gold answers to what the batch says, counting in `report`. They take
+    the source's purpose; removed ones stay as rows in the state "removed"."""
     rows = session.exec(select(GoldAnswer).where(GoldAnswer.source_id == source_id)).all()
     known = {row.external_id: row for row in rows}
     standing = {key for key, row in known.items() if row.state != "removed"}

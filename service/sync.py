@@ -21,7 +21,7 @@ from service.errors import ConflictError, HeedError
 from service.plugin_host import PluginHost
 from service.settings import Settings, SourceSettings
 from service.source_items import Batch
-from service.source_writing import write_batch
+from service.source_writing import changed_documents, write_documents, write_gold
 from service.tables import DataSource, SyncReport, now
 from service.wording import content_hash
 
@@ -55,8 +55,10 @@ def sync_source(
     try:
         batch = _read(host, settings, source, on_item)
         with session(engine) as opened:
+            changes = changed_documents(opened, source.id, batch, report)
             _take(opened, source, settings, batch.cursor)
-            write_batch(opened, source.id, settings.purpose, batch, report)
+            write_documents(opened, changes)
+            write_gold(opened, source.id, settings.purpose, batch, report)
             _finish(opened, report, batch)
     except HeedError as error:
         report = SyncReport(source_id=source.id, started_at=report.started_at, error=str(error))
@@ -88,7 +90,8 @@ def _read(
 def _take(
     opened: Session, source: DataSource, settings: SourceSettings, cursor: contract.Cursor
 ) -> None:
-    """Lock the source for this transaction; ConflictError where another sync overtook us."""
+    """Lock the source for this transaction; ConflictError where another sync overtook us, so
+    that what was compared with before the lock is still what is stored."""
     statement = (
         update(DataSource)
         .where(col(DataSource.id) == source.id, _unchanged(source.synced_at))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from rlhf_engine.files import sha256_of_json
 from service.errors import InvalidInputError
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def readable(name: str, text: str, longest: int) -> str:
@@ -26,7 +30,7 @@ def readable(name: str, text: str, longest: int) -> str:
 
 def storable(text: str) -> bool:
     """Whether every database can keep the text as it is."""
-    return "\x00" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return _UNSTORABLE.search(text) is None
 
 
 def content_hash(*parts: object) -> str:

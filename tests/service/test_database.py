@@ -97,6 +97,15 @@ def test_votes_and_answers_cannot_be_changed_or_deleted(
         assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() > 0
 
 
+def test_a_vote_cannot_be_overwritten_on_sqlite(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/heed.db")
+    migrate(engine)
+    make_talk(engine).vote_everything()
+    with pytest.raises(DBAPIError, match="append-only"), engine.begin() as connection:
+        connection.execute(text("INSERT OR REPLACE INTO thumb SELECT * FROM thumb"))
+    engine.dispose()
+
+
 def test_a_session_that_raises_leaves_nothing(engine: Engine) -> None:
     with pytest.raises(KeyError), session(engine) as opened:
         opened.add(tables.Person(name="Ada"))
