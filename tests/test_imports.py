@@ -1,0 +1,107 @@
+"""Who may import whom, and that looking at the service does not load torch."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
+
+ENGINE_ALONE = "The engine knows neither the service nor the plugins nor their libraries"
+PLUGINS_ALONE = "Plugins know only the contract and their own client library"
+PLUGINS_APART = "Built-in plugins do not know one another"
+CONTRACT_ALONE = "The contract knows no plugin"
+TORCH = "Torch and its libraries live in the engine"
+APSCHEDULER = "APScheduler lives in one file"
+LITESTAR = "Litestar lives in service.app and service.web"
+
+VIOLATIONS = [
+    ("rlhf_engine/gate.py", "import service.errors", ENGINE_ALONE),
+    ("rlhf_engine/gate.py", "import plugins.contract", ENGINE_ALONE),
+    ("rlhf_engine/gate.py", "import litestar", ENGINE_ALONE),
+    ("rlhf_engine/gate.py", "import sqlmodel", ENGINE_ALONE),
+    ("rlhf_engine/gate.py", "import apscheduler.job", ENGINE_ALONE),
+    ("rlhf_engine/gate.py", "import pluggy", ENGINE_ALONE),
+    ("plugins/faq_csv.py", "import service.errors", PLUGINS_ALONE),
+    ("plugins/faq_csv.py", "from rlhf_engine.records import Prompt", PLUGINS_ALONE),
+    ("plugins/contract.py", "import torch", PLUGINS_ALONE),
+    ("plugins/faq_csv.py", "import plugins.concise", PLUGINS_APART),
+    ("plugins/contract.py", "import plugins.grounded", CONTRACT_ALONE),
+    ("service/training.py", "import torch", TORCH),
+    ("service/worker.py", "from transformers import AutoTokenizer", TORCH),
+    ("service/training.py", "from apscheduler.job import Job", APSCHEDULER),
+    ("service/app.py", "import apscheduler", APSCHEDULER),
+    ("service/answering.py", "from litestar import Request", LITESTAR),
+]
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Names of the heavy packages that a fresh interpreter has loaded after a statement."""
+    script = f"import sys; {statement}; print(*[n for n in {HEAVY} if n in sys.modules])"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_the_app_leaves_torch_unloaded() -> None:
+    assert loaded_after("import service.app") == set()
+
+
+def test_the_commands_help_leaves_torch_unloaded() -> None:
+    assert loaded_after("from service.cli import main; main(['--help'])") == set()
+
+
+def test_the_measure_sees_torch_where_it_is_loaded() -> None:
+    assert "torch" in loaded_after("import torch")
+
+
+def lint_imports(folder: Path) -> str:
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [str(program), "--no-cache"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of the packages, to be broken."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("service", "plugins", "rlhf_engine"):
+        ignored = shutil.ignore_patterns("__pycache__", "company", "static")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("file", "line", "contract"), VIOLATIONS)
+def test_a_forbidden_import_breaks_its_contract(
+    copied: Path, file: str, line: str, contract: str
+) -> None:
+    assert f"{contract} KEPT" in lint_imports(copied)
+    with (copied / file).open("a", encoding="utf-8") as broken:
+        broken.write(f"\n{line}\n")
+    assert f"{contract} BROKEN" in lint_imports(copied)
+
+
+@pytest.mark.parametrize("name", ["contract", "hookspecs"])
+def test_the_plugin_contract_needs_pluggy_and_the_standard_library_alone(name: str) -> None:
+    tree = ast.parse((ROOT / "plugins" / f"{name}.py").read_text("utf-8"))
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            imported.add(node.module or "")
+    assert imported
+    allowed = {*sys.stdlib_module_names, "pluggy"}
+    assert {
+        module for module in imported - {"plugins.contract"} if module.split(".")[0] not in allowed
+    } == set()
