@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import queue
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
-from rlhf_engine.torch_engine import Ended, TorchEngine
 from transformers import AutoModelForSequenceClassification
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from rlhf_engine.backbone import SCORE_KEY, Backbone, pad_sequences, read_adapter
 from rlhf_engine.base_policy import load_tokenizer
 from rlhf_engine.pipeline import train
+from rlhf_engine.policy_version import PolicyVersionFolder
 from rlhf_engine.records import SamplingSettings
 from rlhf_engine.render import answer_ids, prompt_ids
 from rlhf_engine.reward_model import RewardModel, ScoreHead, tokenised
 from rlhf_engine.run_folder import RunFolder
+from rlhf_engine.torch_engine import Ended, Event, Failed, TorchEngine
 from tests.rlhf_engine.runs import comparisons, demonstrations, tiny_plan, tiny_run
 from tests.tiny import tiny_base
 
@@ -91,30 +93,29 @@ def test_the_score_does_not_depend_on_the_pad_token_count(trained: RunFolder) ->
     torch.testing.assert_close(model.scores(beside_long)[0], model.scores(alone)[0])
 
 
-def test_serving_renders_the_prompt_that_training_rendered(trained: RunFolder) -> None:
+def test_serving_renders_the_prompt_that_training_rendered(
+    trained: RunFolder, tmp_path: Path
+) -> None:
     """A greedy answer in service equals one decoded from the training renderer's ids."""
     plan = trained.plan()
+    version_0 = PolicyVersionFolder.store(None, Path(plan.base), tmp_path, {})
     engine = TorchEngine(Path(plan.base), dtype="float32", threads=1)
     engine.start()
     prompt = demonstrations()[0].prompt
-    ended: list[Ended] = []
-    done = __import__("threading").Event()
-
-    def keep(event: object) -> None:
-        if isinstance(event, Ended):
-            ended.append(event)
-            done.set()
-
+    events: queue.Queue[Event] = queue.Queue()
     try:
+        engine.load(version_0)
+        settings = SamplingSettings(temperature=0, max_new_tokens=12)
         engine.submit(
-            None,
+            version_0.id,
             prompt,
             [0],
-            SamplingSettings(temperature=0, max_new_tokens=12),
-            keep,
+            settings,
+            events.put,
             max_prompt_tokens=plan.max_prompt_tokens,
         )
-        assert done.wait(30)
+        while not isinstance(event := events.get(timeout=60), Ended):
+            assert not isinstance(event, Failed), event
     finally:
         engine.stop(1)
     backbone = Backbone.load(Path(plan.base))
@@ -126,4 +127,4 @@ def test_serving_renders_the_prompt_that_training_rendered(trained: RunFolder) -
             expected.append(int(logits.argmax()))
             if expected[-1] == backbone.eos_id:
                 break
-    assert list(ended[0].answer.token_ids) == expected
+    assert list(event.answer.token_ids) == expected
