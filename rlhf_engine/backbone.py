@@ -33,6 +33,10 @@ ADAPTER_CONFIG = "adapter_config.json"
 SCORE_KEY = "base_model.model.score.weight"
 
 
+# Which adapter is on, and whether it may learn; at first, and after a change, not known.
+_UNKNOWN: tuple[str | None, bool] = ("", False)
+
+
 @dataclass(frozen=True, slots=True)
 class Sequences:
     """Prompts with their answers, padded.
@@ -88,7 +92,7 @@ class Backbone:
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id
         self._peft: PeftModel | None = None
-        self._active: str | None = None
+        self._state = _UNKNOWN
 
     @classmethod
     def load(cls, base: Path, dtype: str = "float32", device: str | None = None) -> Backbone:
@@ -117,10 +121,6 @@ class Backbone:
         """Hidden width h."""
         return int(self.model.config.get_text_config().hidden_size)
 
-    def new_adapter(self, name: str, lora: LoraPlan) -> None:
-        """Add a fresh adapter that changes nothing yet (B starts at zero)."""
-        self._add(name, lora_config(self.model, lora))
-
     def add_adapter(self, name: str, folder: Path) -> None:
         """Add a stored adapter under `name`, frozen. PolicyVersionError if it does not fit."""
         config, weights = read_adapter(folder)
@@ -145,8 +145,7 @@ class Backbone:
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter and free its memory."""
         assert self._peft is not None
-        if self._active == name:
-            self._active = None
+        self._state = _UNKNOWN
         self._peft.base_model.delete_adapter(name)
         self._peft.peft_config.pop(name, None)
 
@@ -170,17 +169,7 @@ class Backbone:
     @contextmanager
     def using(self, name: str | None, *, trainable: bool = False) -> Iterator[None]:
         """Run with one adapter on, or with the bare base policy for None."""
-        if self._peft is None:
-            yield
-            return
-        if name is None:
-            with self._peft.disable_adapter():
-                yield
-            self._active = None
-            return
-        if name != self._active or trainable:
-            self._peft.set_adapter(name, inference_mode=not trainable)
-            self._active = None if trainable else name
+        self._switch(name, trainable=trainable)
         yield
 
     def logits(self, batch: Sequences) -> Tensor:
@@ -215,7 +204,20 @@ class Backbone:
         self._peft.eval()
         for parameter in self.adapter_parameters(name):
             parameter.requires_grad_(False)
-        self._active = None
+        self._state = _UNKNOWN
+
+    def _switch(self, name: str | None, *, trainable: bool) -> None:
+        """Change what is on only where it differs: PEFT walks through every layer for it."""
+        wanted = (name, trainable)
+        if self._peft is None or self._state == wanted:
+            return
+        if name is None:
+            self._peft.base_model.disable_adapter_layers()
+        else:
+            if self._state in (_UNKNOWN, (None, False), (None, True)):
+                self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(name, inference_mode=not trainable)
+        self._state = wanted
 
 
 def default_device() -> str:
