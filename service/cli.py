@@ -59,7 +59,8 @@ def _log_to_stderr() -> None:
     """Results alone belong on stdout; of the log, a command shows warnings only."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        # Made anew for each line: what stderr is may change while the program runs.
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
 

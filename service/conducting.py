@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Engine, update
-from sqlmodel import col, func, select
+from sqlmodel import col, select
 
 import rlhf_engine
 from rlhf_engine.plan import STAGES
@@ -25,7 +25,7 @@ from service import evidence, leases, run_outcome, run_plan, worker
 from service.database import changed_rows, session
 from service.errors import ConflictError, DatabaseError, HeedError, TrainingRunError
 from service.settings import Settings
-from service.tables import Comparison, StageReport, TrainingRun, now
+from service.tables import StageReport, TrainingRun, now
 from service.worker_process import WorkerProcess
 
 LEASE_S = 30
@@ -138,7 +138,7 @@ class Conducting:
         path = folder.stage_path("snapshot")
         if not (path / "manifest.json").exists():
             with session(self._engine) as opened:
-                count = opened.exec(select(func.count()).select_from(Comparison)).one()
+                count = evidence.count_comparisons(opened)
                 evidence.freeze_snapshot(
                     opened,
                     path,

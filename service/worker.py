@@ -22,6 +22,7 @@ import structlog
 import rlhf_engine
 from rlhf_engine.files import write_json
 from service.errors import HeedError
+from service.logs import configure_logging
 from service.plugin_host import HostedSignal, PluginHost
 from service.settings import SignalSettings
 
@@ -63,7 +64,9 @@ def work(run_dir: Path) -> int:
     """Train the run in `run_dir` to its end and return the exit code."""
     (run_dir / ERROR_FILE).unlink(missing_ok=True)
     try:
-        rlhf_engine.train(run_dir, read_signals(run_dir))
+        # Before the engine is loaded, which takes a while: a wrong signal is told at once.
+        signals = read_signals(run_dir)
+        rlhf_engine.train(run_dir, signals)
     except rlhf_engine.Cancelled:
         log.info("run_cancelled", run=run_dir.name)
         return CANCELLED
@@ -86,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--niceness", type=int, default=0, help="0 to 19; 19 yields most")
     parser.add_argument("--parent", type=int, help="process id; the worker dies with it")
     options = parser.parse_args(arguments)
+    configure_logging("text")
     os.nice(options.niceness)
     if options.parent is not None and not die_with(options.parent):
         return CANCELLED

@@ -28,8 +28,12 @@ class WorkerProcess:
         """Start `python -m service.worker` in its own process group, output to worker.log."""
         command = [sys.executable, "-P", "-m", "service.worker", str(run_dir.resolve())]
         command += ["--niceness", str(niceness), "--parent", str(os.getpid())]
-        # Libraries read this before the plan's own thread count can reach them.
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        # Read before the plan's own thread count can reach the libraries. Passive: a thread
+        # that waits for its siblings sleeps, and leaves its core to the server's answers.
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
         with (run_dir / LOG_FILE).open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command,

@@ -26,7 +26,9 @@ _MARKS = {"fine": "ok", "note": "note", "wrong": "WRONG"}
 
 
 def sync(
-    source: Annotated[str | None, typer.Argument(help="Only this source.")] = None,
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help="Only this source.")
+    ] = None,
 ) -> None:
     """Bring documents and gold answers up to date from the data sources."""
     settings = settings_for_command()
@@ -90,7 +92,9 @@ def plugins() -> None:
 
 
 def fetch_base(
-    name: Annotated[str | None, typer.Argument(help="Hub name or folder.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Hub name or folder.")
+    ] = None,
 ) -> None:
     """Get the base policy and cache it; a second call returns at once."""
     settings = settings_for_command(base_policy=name)
@@ -117,9 +121,9 @@ def fetch_with_progress(settings: Settings, step: OnStep) -> Path:
 def export(
     kind: Annotated[
         Literal["preference", "unpaired", "prompt-completion"],
-        typer.Argument(help="Which of TRL's conversational forms."),
+        typer.Argument(metavar="KIND", help="Which of TRL's conversational forms."),
     ],
-    path: Annotated[Path, typer.Argument(help="File to write (JSON lines).")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write (JSON lines).")],
 ) -> None:
     """Write the feedback as JSON lines in TRL's forms."""
     settings = settings_for_command()

@@ -51,7 +51,9 @@ def list_policies() -> None:
 
 
 def promote(
-    version: Annotated[str, typer.Argument(help='Number ("7", "v7") or beginning of the id.')],
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help='Number ("7", "v7") or beginning of the id.')
+    ],
 ) -> None:
     """Make a version live: the running server swaps it in without dropping an answer."""
     from service.database import session

@@ -20,7 +20,9 @@ def serve(
 
     from service.app import create_app
     from service.database import migrate, open_database
+    from service.logs import configure_logging
 
+    configure_logging(settings.log_format)
     engine = open_database(settings.database)
     migrate(engine)
     engine.dispose()

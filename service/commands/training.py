@@ -41,7 +41,7 @@ app = typer.Typer(
 
 _EXIT_BY_STATE = {"promoted": 0, "awaiting_approval": 0, "refused": REFUSED}
 
-Run = Annotated[str | None, typer.Argument(help="Beginning of the run's id.")]
+Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Beginning of the run's id.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return while the server trains.")]
 
 

@@ -21,6 +21,8 @@ class Done:
 
     data: str
     """ "company", or the handbook's folder."""
+    questions: int = 0
+    """Gold answers that may be trained on or held out."""
     speed: Speed | None = None
     sizes: Sizes | None = None
     resized: bool = False

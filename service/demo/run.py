@@ -128,6 +128,7 @@ class Demo:
                 f"{found.unchanged} as before, {len(found.rejected)} left out"
             )
         questions = self._questions()
+        self._keep(questions=questions)
         if questions < LEAST_QUESTIONS:
             raise TrainingRunError(
                 f"{questions} questions with answers were found; at least {LEAST_QUESTIONS} are "
@@ -154,7 +155,7 @@ class Demo:
 
     def _learnt_questions(self) -> int:
         kept = 1 - self.settings.training.held_out_percent / 100
-        return round(self._questions() * kept)
+        return round(self.done.questions * kept)
 
     def _sizes(self) -> tuple[sizing.Sizes, sizing.Speed]:
         if self.done.sizes is None or self.done.speed is None:
