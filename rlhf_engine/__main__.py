@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path, help="the run folder")
     arguments = parser.parse_args()
     RunFolder(arguments.run_dir).clear_cancel()
+    # Read once, when torch loads: threads that wait should leave the cores to the server.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from rlhf_engine.pipeline import train
 

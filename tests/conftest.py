@@ -17,6 +17,9 @@ from sqlalchemy import Engine
 
 from service.database import migrate, open_database
 
+# Read once, when torch loads: threads that wait should leave the cores to other processes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 class PostgresCluster:
     """A private PostgreSQL server in a temporary folder, reached by a socket in it only."""
