@@ -249,7 +249,8 @@ class Answering:
             turn_id=running.turn.id,
             side=row.side,
             version_id=running.version_id,
-            text=text,
+            # A policy may draw the token of NUL, which PostgreSQL cannot keep.
+            text=text.replace("\x00", "\ufffd"),
             token_ids=token_ids,
             finish_reason=reason,
             seed=row.seed,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
 import structlog
 from litestar import Litestar
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -36,11 +36,15 @@ log = structlog.get_logger(__name__)
 
 
 def create_app(settings: Settings, *, engine_factory: EngineFactory | None = None) -> Litestar:
-    """The application for these settings. The database must be migrated.
+    """The application for these settings; DatabaseError unless the database is migrated.
 
     It serves the page at once and answers questions as soon as the base policy is loaded.
     `engine_factory` makes the engine from the base policy's folder; by default TorchEngine.
     """
+    database = open_database(settings.database)
+    check_schema(database)
+    serving = Serving(settings, engine_factory)
+    parts = Parts(settings, database, serving, Answering(database, settings, serving))
     return Litestar(
         route_handlers=[
             page.page,
@@ -69,7 +73,8 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
             "person": Provide(provide_person, sync_to_thread=True),
             "operator": Provide(provide_operator, sync_to_thread=False),
         },
-        lifespan=[_lifespan(settings, engine_factory)],
+        lifespan=[_lifespan(parts)],
+        state=State({"parts": parts}),
         middleware=[RequestRules(settings)],
         before_send=[add_headers],
         exception_handlers={Exception: to_problem},
@@ -84,38 +89,30 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
     )
 
 
-def _lifespan(
-    settings: Settings, engine_factory: EngineFactory | None
-) -> Callable[[Litestar], Any]:
+def _lifespan(parts: Parts) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
-    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+    async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.parts = await _start(stack, settings, engine_factory)
+            await _start(stack, parts)
             yield
             log.info("server_stops", next=f"answers may end for up to {DRAIN_S:.0f} s")
 
     return lifespan
 
 
-async def _start(
-    stack: AsyncExitStack, settings: Settings, engine_factory: EngineFactory | None
-) -> Parts:
+async def _start(stack: AsyncExitStack, parts: Parts) -> None:
     """Start everything, each with its end on the stack; ended in the opposite order."""
-    database = await asyncio.to_thread(open_database, settings.database)
-    stack.callback(database.dispose)
-    await asyncio.to_thread(check_schema, database)
+    settings, database, serving = parts.settings, parts.database, parts.serving
     instance_id = new_id()
-    serving = Serving(settings, engine_factory)
-    answering = Answering(database, settings, serving)
+    stack.callback(database.dispose)
 
-    def begin(part: Heartbeat | Swapper | Scheduler | Conductor) -> None:
-        part.start()
+    async def begin(part: Heartbeat | Swapper | Scheduler | Conductor) -> None:
+        await asyncio.to_thread(part.start)
         stack.push_async_callback(asyncio.to_thread, part.stop)
 
-    begin(Heartbeat(database, instance_id, f"http://{settings.host}:{settings.port}"))
-    stack.push_async_callback(answering.close, DRAIN_S)
+    await begin(Heartbeat(database, instance_id, f"http://{settings.host}:{settings.port}"))
+    stack.push_async_callback(parts.answering.close, DRAIN_S)
     stack.push_async_callback(asyncio.to_thread, serving.close, DRAIN_S)
-    begin(Swapper(database, settings, serving))
-    begin(Conductor(database, settings, instance_id))
-    begin(Scheduler(database, settings, instance_id))
-    return Parts(settings, database, serving, answering)
+    await begin(Swapper(database, settings, serving))
+    await begin(Conductor(database, settings, instance_id))
+    await begin(Scheduler(database, settings, instance_id))

@@ -57,6 +57,8 @@ def to_problem(request: Request[Any, Any, Any], error: Exception) -> Response[An
     """The response for any error a handler raised."""
     if isinstance(error, HTTPException):
         return _answer(request, error.status_code, error.detail, _fields(error.extra))
+    if isinstance(error, RecursionError | UnicodeDecodeError):
+        return _answer(request, 400, "the body is nested too deeply, or is not UTF-8")
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status == 503:
         log.warning("not_available", path=request.url.path, error=str(error), next="clients retry")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +24,29 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_base(tmp_path_factory.mktemp("base"))
 
 
+def settings_for(engine: Engine, base: Path, home: Path, **over: Any) -> Settings:
+    """Settings for quick answers of the tiny policy; nothing is scheduled."""
+    answers = {"max_new_tokens": 24, "temperature": 1.0, **over.pop("answers", {})}
+    return Settings(
+        **{
+            "home": home,
+            "database_url": engine.url.render_as_string(hide_password=False),
+            "base_policy": str(base),
+            "threads": 1,
+            "dtype": "float32",
+            "visitors_operate": True,
+            "sync_schedule": None,
+            "cleanup_schedule": None,
+            "training": TrainingSettings(schedule=None),
+            "answers": AnswerSettings(**answers),
+            **over,
+        }
+    )
+
+
 @pytest.fixture
 def make_settings(tmp_path: Path, base: Path, engine: Engine) -> Callable[..., Settings]:
-    def make(**over: Any) -> Settings:
-        answers = AnswerSettings(
-            **{"max_new_tokens": 24, "temperature": 1.0, **over.pop("answers", {})}
-        )
-        return Settings(
-            **{
-                "home": tmp_path / "home",
-                "database_url": engine.url.render_as_string(hide_password=False),
-                "base_policy": str(base),
-                "threads": 1,
-                "dtype": "float32",
-                "visitors_operate": True,
-                "sync_schedule": None,
-                "cleanup_schedule": None,
-                "training": TrainingSettings(schedule=None),
-                "answers": answers,
-                **over,
-            }
-        )
-
-    return make
+    return partial(settings_for, engine, base, tmp_path / "home")
 
 
 @pytest.fixture

@@ -51,12 +51,12 @@ class Visitor(httpx.Client):
             if response.status_code != 200:
                 response.read()
                 response.raise_for_status()
-            name = ""
-            for line in response.iter_lines():
-                if line.startswith("event: "):
-                    name = line.removeprefix("event: ")
-                elif line.startswith("data: "):
-                    yield name, json.loads(line.removeprefix("data: "))
+            waiting = ""
+            for text in response.iter_text():
+                *blocks, waiting = (waiting + text).split("\n\n")
+                for block in blocks:
+                    name, data = block.split("\n")
+                    yield name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 
     def ask(self, question: str, **more: Any) -> Stream:
         """Ask and read the stream to its end."""

@@ -261,8 +261,8 @@ function feedbackOn(answer) {
   const more = make("div", { class: "more" });
   const said = make("span", { class: "thanks", role: "status" });
   let given = answer.thumb;
-  const up = button("👍", () => send(1), { "aria-label": "Good answer", title: "Good answer" });
-  const down = button("👎", () => send(-1), { "aria-label": "Bad answer", title: "Bad answer" });
+  const up = button("Good", () => send(1), { "aria-label": "Good answer", title: "Good answer" });
+  const down = button("Bad", () => send(-1), { "aria-label": "Bad answer", title: "Bad answer" });
   const fix = button("Correct it", () => correctionForm(answer, more, said));
 
   function show() {
@@ -274,7 +274,8 @@ function feedbackOn(answer) {
       const { id } = await call(`/api/candidates/${answer.id}/thumb`, { value, replaces: given ? given.id : null, ...detail });
       given = { id, value };
       said.textContent = "Thank you.";
-      more.replaceChildren(...(value === -1 && !detail.reason ? [reasonForm((why) => send(-1, why), more)] : []));
+      more.querySelector(".reason")?.remove();
+      if (value === -1 && !detail.reason) more.append(reasonForm((why) => send(-1, why)));
     } catch (error) {
       said.textContent = error.message;
     }
@@ -285,13 +286,13 @@ function feedbackOn(answer) {
   return make("footer", {}, make("div", { class: "row" }, up, down, fix, said), more);
 }
 
-function reasonForm(send, box) {
+function reasonForm(send) {
   const reason = make("select", {}, ...REASONS.map((text) => make("option", {}, text)));
   const comment = make("textarea", { rows: "2", maxlength: "4000" });
-  const form = make("form", { class: "more" },
+  const form = make("form", { class: "more reason" },
     make("label", {}, "What is the matter with it?", reason),
     make("label", {}, "Anything to add? (optional)", comment),
-    make("div", { class: "row" }, make("button", { type: "submit", class: "primary" }, "Send"), button("Skip", () => box.replaceChildren())));
+    make("div", { class: "row" }, make("button", { type: "submit", class: "primary" }, "Send"), button("Skip", () => form.remove())));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     send({ reason: reason.value, comment: comment.value.trim() || null });
@@ -304,13 +305,13 @@ function correctionForm(answer, box, said) {
   text.value = answer.correction || answer.text;
   const form = make("form", { class: "more" },
     make("label", {}, "What should the answer have been?", text),
-    make("div", { class: "row" }, make("button", { type: "submit", class: "primary" }, "Send the correction"), button("Cancel", () => box.replaceChildren())));
+    make("div", { class: "row" }, make("button", { type: "submit", class: "primary" }, "Send the correction"), button("Cancel", () => form.remove())));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
       await call(`/api/candidates/${answer.id}/correction`, { answer: text.value });
       answer.correction = text.value;
-      box.replaceChildren();
+      form.remove();
       said.textContent = "Thank you. Somebody will check it.";
     } catch (error) {
       said.textContent = error.message;
