@@ -28,19 +28,13 @@ class WorkerProcess:
         """Start `python -m service.worker` in its own process group, output to worker.log."""
         command = [sys.executable, "-P", "-m", "service.worker", str(run_dir.resolve())]
         command += ["--niceness", str(niceness), "--parent", str(os.getpid())]
-        # Read before the plan's own thread count can reach the libraries. Passive: a thread
-        # that waits for its siblings sleeps, and leaves its core to the server's answers.
-        environment = os.environ | {
-            "OMP_NUM_THREADS": str(threads),
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
         with (run_dir / LOG_FILE).open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=quiet_environment(threads),
                 process_group=0,
             )
         return cls(process, run_dir)
@@ -75,6 +69,16 @@ class WorkerProcess:
         return (
             said or f"the worker ended with exit code {code}; {self._run_dir / LOG_FILE} has more"
         )
+
+
+def quiet_environment(threads: int) -> dict[str, str]:
+    """The environment of a process that computes beside a server.
+
+    Set here since the libraries read it before the plan's own thread count can reach
+    them. Passive: a thread that waits for its siblings sleeps and leaves its core to
+    the server's answers, instead of spinning.
+    """
+    return os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def memory_mb(pid: int) -> float:

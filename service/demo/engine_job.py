@@ -20,6 +20,7 @@ from rlhf_engine.files import write_json
 from rlhf_engine.records import from_json, to_json
 from service.demo.sizing import Speed
 from service.errors import TrainingRunError
+from service.worker_process import quiet_environment
 
 NICENESS = 5
 _ERROR = "error"
@@ -53,6 +54,7 @@ def draw(
         "settings": to_json(settings),
         "seeds": list(seeds),
         "plan": to_json(plan),
+        "threads": plan.threads,
     }
     rows = _result(folder, name, job, on_done)
     return [from_json(rlhf_engine.SampledAnswer, row) for row in rows]
@@ -73,6 +75,7 @@ def score(
         "reward_model": str(reward_model),
         "prompts": [to_json(prompt) for prompt in prompts],
         "answers": list(answers),
+        "threads": plan.threads,
     }
     return [float(value) for value in _result(folder, name, job)]
 
@@ -80,19 +83,25 @@ def score(
 def _result(folder: Path, name: str, job: dict[str, Any], on_done: OnDone | None = None) -> Any:
     out = folder / f"{name}.out.json"
     asked = folder / f"{name}.json"
+    # As it will be read back: tuples are lists in JSON.
+    job = json.loads(json.dumps(job))
     if not (out.exists() and asked.exists() and json.loads(asked.read_text("utf-8")) == job):
         out.unlink(missing_ok=True)
         write_json(asked, job)
-        _run(asked, out, on_done)
+        _run(asked, out, job["threads"], on_done)
     return json.loads(out.read_text(encoding="utf-8"))["result"]
 
 
-def _run(asked: Path, out: Path, on_done: OnDone | None) -> None:
+def _run(asked: Path, out: Path, threads: int, on_done: OnDone | None) -> None:
     command = [sys.executable, "-P", "-m", "service.demo.engine_job", str(asked), str(out)]
     log = asked.with_suffix(".log")
     with log.open("wb") as errors:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command, stdout=subprocess.PIPE, stderr=errors, text=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=quiet_environment(threads),
         )
         try:
             for line in process.stdout or ():

@@ -28,6 +28,8 @@ class Done:
     resized: bool = False
     """Whether `sizes` were chosen again after the first cycle."""
     runs: dict[str, str] = field(default_factory=dict)
+    finished: tuple[str, ...] = ()
+    """Steps that came to their end in some go."""
     took_s: dict[str, float] = field(default_factory=dict)
     peak_mb: float = 0.0
 

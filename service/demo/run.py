@@ -309,6 +309,8 @@ class Demo:
         try:
             with terminal.steps() as step:
                 yield step
+            if name not in self.done.finished:
+                self._keep(finished=(*self.done.finished, name))
         finally:
             spent = self.done.took_s.get(name, 0.0) + time.monotonic() - began
             self._keep(took_s={**self.done.took_s, name: spent})
@@ -317,7 +319,11 @@ class Demo:
         if self.done.sizes is None or self.done.speed is None:
             return ""
         costs = sizing.estimate(self.done.sizes, self.done.speed, self._learnt_questions())
-        left = sum(cost for step, cost in costs.items() if step_of(step) >= STEPS.index(name))
+        left = sum(
+            cost
+            for step, cost in costs.items()
+            if step_of(step) >= STEPS.index(name) and STEPS[step_of(step)] not in self.done.finished
+        )
         return f" (about {terminal.duration(left)} left in all)" if left else ""
 
     def _keep(self, **changes: object) -> None:
