@@ -21,7 +21,7 @@ def sections(text: str) -> list[tuple[str, str]]:
 
 
 def rows(name: str) -> list[dict[str, str]]:
-    with open(COMPANY / name, encoding="utf-8", newline="") as handle:
+    with (COMPANY / name).open(encoding="utf-8", newline="") as handle:
         return list(csv.DictReader(handle, strict=True))
 
 
@@ -76,7 +76,7 @@ def test_replaced_policies_say_so() -> None:
 
 def test_csv_columns() -> None:
     for name in ("gold.csv", "held_out.csv"):
-        with open(COMPANY / name, encoding="utf-8", newline="") as handle:
+        with (COMPANY / name).open(encoding="utf-8", newline="") as handle:
             table = list(csv.reader(handle, strict=True))
         assert table[0] == COLUMNS, name
         assert all(len(row) == len(COLUMNS) and all(row) for row in table), name
