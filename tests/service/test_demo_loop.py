@@ -33,7 +33,8 @@ def start(home: Path, base: Path, port: int, log: Path) -> subprocess.Popen[byte
 def wait_for_stage(home: Path, cycle: str, stage: str, demo: subprocess.Popen[bytes]) -> None:
     paused = threading.Event()
     while demo.poll() is None:
-        runs = json.loads((home / "demo.json").read_text())["runs"] if home.exists() else {}
+        known = home / "demo.json"
+        runs = json.loads(known.read_text())["runs"] if known.exists() else {}
         progress = home / "runs" / runs.get(cycle, "none") / "progress.json"
         if progress.exists() and json.loads(progress.read_text())["stage"] == stage:
             return
@@ -45,8 +46,6 @@ def test_killed_half_way_the_demonstration_goes_on_where_it_stopped(
     tmp_path: Path, unused_port: int
 ) -> None:
     base, home, log = tiny_base(tmp_path / "base"), tmp_path / "home", tmp_path / "log"
-    home.mkdir()
-    (home / "demo.json").write_text('{"data": "company"}')
     first = start(home, base, unused_port, log)
     try:
         wait_for_stage(home, "cycle 2", "ppo", first)
