@@ -5,26 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
 from sqlmodel import Session
+from transformers import AutoModelForCausalLM
 
 import rlhf_engine
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.plan import LoraPlan
 from service import policies
 from service.tables import PolicyVersion
 
 
 def write_adapter(base: Path, folder: Path, seed: int, value: float | None = None) -> Path:
     """An adapter that changes what the base policy says; `value` fills its second half."""
-    backbone = Backbone.load(base)
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    policy = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone.new_adapter("new", LoraPlan(rank=4))
-        for name, weights in backbone.model.named_parameters():
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
+        adapted = get_peft_model(policy, config)
+        for name, weights in adapted.named_parameters():
             if "lora_B" in name:
                 fresh = torch.randn_like(weights) * 0.2
                 weights.data = fresh if value is None else torch.full_like(weights, value)
-    backbone.save_adapter("new", folder)
+    adapted.save_pretrained(folder)
     return folder
 
 

@@ -71,7 +71,7 @@ def page(request: pytest.FixtureRequest, browser: Browser, site: Served) -> Iter
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.on("console", lambda line: wrong.append(line.text) if is_wrong(line) else None)
     opened.goto(site.url)
-    expect(opened.get_by_text("policy v0")).to_be_visible()
+    expect(opened.get_by_title("The policy version that answers now")).to_have_text("v0")
     yield opened
     context.close()
     assert wrong == []

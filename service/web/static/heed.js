@@ -449,7 +449,7 @@ async function refreshMe() {
     const me = await call("/api/me");
     Object.assign(state, { operator: me.operator, ready: me.waits_for === null });
     notice(me.waits_for ? `Please wait a little: ${me.waits_for}.` : "");
-    page("serving").textContent = me.version === null ? "starting" : `policy v${me.version}`;
+    page("serving").textContent = me.version === null ? "starting" : `v${me.version}`;
     page("run-controls").hidden = !me.operator;
   } catch (error) {
     state.ready = false;
