@@ -13,7 +13,17 @@ from sqlmodel import select
 
 from service import feedback, people, policies
 from service.database import migrate, open_database, session
-from service.tables import Candidate, Comparison, Conversation, GoldAnswer, Thumb, Turn
+from service.tables import (
+    Candidate,
+    Comparison,
+    Conversation,
+    GateReport,
+    GoldAnswer,
+    StageReport,
+    Thumb,
+    TrainingRun,
+    Turn,
+)
 from tests.journeys.conftest import settings_for
 from tests.journeys.server import Served, serving
 
@@ -177,6 +187,24 @@ def test_training_and_policies_are_shown_with_simulated_votes_marked(
     panel.get_by_role("button", name="Roll back").click()
     expect(panel.get_by_text("there is no earlier version to go back to")).to_be_visible()
     keep(page, "training")
+
+
+def test_a_run_shows_its_gate_and_figures(page: Page, site: Served, tmp_path: Path) -> None:
+    with session(site.engine) as opened:
+        run = TrainingRun(
+            state="refused", folder=str(tmp_path), requested_by="Ada", reason="nightly"
+        )
+        opened.add(run)
+        opened.flush()
+        opened.add(GateReport(run_id=run.id, passed=False, sentence="Win rate 0.41 is below 0.5."))
+        opened.add(StageReport(run_id=run.id, stage="sft", seconds=61, figures={"loss": 1.23456}))
+    page.get_by_role("button", name="Training", exact=True).click()
+    card = page.get_by_role("listitem").filter(has_text="Win rate 0.41 is below 0.5.").first
+    expect(card).to_be_visible()
+    card.get_by_text("Figures").click()
+    expect(card.get_by_text("sft, 61 s")).to_be_visible()
+    expect(card.get_by_text("loss: 1.235")).to_be_visible()
+    keep(page, "run")
 
 
 def test_a_small_screen_never_scrolls_sideways(page: Page) -> None:

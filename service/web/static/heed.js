@@ -15,7 +15,7 @@ const RUN_STATES = { awaiting_approval: "awaits approval" };
 const POLL_MS = 3000;
 
 const page = (id) => document.getElementById(id);
-const state = { conversation: null, asking: null, operator: false, ready: false, timer: null };
+const state = { conversation: null, asking: null, operator: false, ready: false, openRuns: new Set() };
 
 // ---- small pieces -------------------------------------------------------------------------
 
@@ -407,10 +407,38 @@ function runCard(run) {
   }
   if (run.sentence) card.append(make("p", {}, run.sentence));
   if (run.error) card.append(make("p", { class: "failure" }, run.error));
+  card.append(runFigures(run.id));
   if (state.operator && ["queued", "running"].includes(run.state)) {
     card.append(make("div", { class: "row" }, button("Cancel", () => operate(`/api/runs/${run.id}/cancel`))));
   }
   return card;
+}
+
+function runFigures(id) {
+  const figures = make("div", { class: "figures" });
+  const details = make("details", { open: state.openRuns.has(id) }, make("summary", {}, "Figures"), figures);
+  const fill = async () => {
+    if (!details.open) { state.openRuns.delete(id); return; }
+    state.openRuns.add(id);
+    try {
+      const run = await call(`/api/runs/${id}`);
+      const rows = run.stages.map(({ stage, seconds, figures: found }) =>
+        make("div", { class: "passage" }, make("strong", {}, `${stage.replace("_", " ")}, ${Math.round(seconds)} s`), make("p", {}, listed(found))));
+      const counted = `${run.evidence.total} comparisons, ${run.evidence.simulated} of them simulated`;
+      const picture = run.has_plot ? make("img", { src: `/api/runs/${id}/plot.png`, alt: "Curves of this run's training figures" }) : null;
+      figures.replaceChildren(make("p", { class: "quiet" }, counted), ...rows, ...(picture ? [picture] : []));
+    } catch (error) {
+      figures.textContent = error.message;
+    }
+  };
+  details.addEventListener("toggle", fill);
+  return details;
+}
+
+// The plain numbers and words of a stage's figures, one a line; lists and tables are in the report.
+function listed(figures) {
+  const shown = Object.entries(figures).filter(([, value]) => ["number", "string", "boolean"].includes(typeof value));
+  return shown.map(([name, value]) => `${name}: ${typeof value === "number" ? Number(value.toPrecision(4)) : value}`).join("\n");
 }
 
 function versionCard(version) {
