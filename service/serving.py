@@ -105,8 +105,9 @@ class Serving:
                 if self._leases[version_id] or version_id == self._live:
                     continue
                 # Under the lock: no turn can lease the version while it goes.
-                self._engine.retire(version_id)
-            log.info("version_unloaded", version=version_id)
+                gone = self._engine.retire(version_id)
+            if gone:
+                log.info("version_unloaded", version=version_id)
 
     def loaded(self) -> set[str]:
         """Ids of the loaded versions."""
