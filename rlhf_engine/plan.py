@@ -120,8 +120,8 @@ class RunPlan:
     max_prompt_tokens: int = 384
     max_answer_tokens: int = 64
     micro_batch_size: int = 2
-    """Rows in one forward and backward pass of SFT and the reward model; gradients add up to
-    the stage's batch_size. Fewer rows need less memory and, on a CPU, no more time."""
+    """Rows in one forward and backward pass of any stage; gradients add up to the stage's
+    batch size. Fewer rows need less memory and, on a CPU, hardly more time."""
     lora: LoraPlan = field(default_factory=LoraPlan)
     sft: SftPlan = field(default_factory=SftPlan)
     reward_model: RewardPlan = field(default_factory=RewardPlan)

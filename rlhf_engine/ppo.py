@@ -60,8 +60,9 @@ class Critic(nn.Module):
 
 
 @dataclass
-class Minibatch:
-    """Some rows of a rollout with all that the update needs; tensors are [b, t] but `states`."""
+class Part:
+    """Rows of a rollout that go through the backbone together, with all that the update needs;
+    tensors are [b, t], but `scores` [b] and `states` [b, t, h]."""
 
     rows: list[int]
     batch: Sequences
@@ -82,6 +83,10 @@ class Minibatch:
     def kl(self) -> Tensor:
         """k1 estimate of each token's KL to the SFT policy."""
         return ppo_math.kl_k1(self.logprobs, self.reference)
+
+
+Minibatch = list[Part]
+"""The parts whose gradients add up to one optimizer step."""
 
 
 def run_ppo(stage: Stage, snapshot: Snapshot, signals: Sequence[RewardSignal]) -> StageReport:
@@ -194,10 +199,11 @@ class _Ppo:
         rows at the same padding give the same log-probabilities to the last bit."""
         readings = self._readings(prompts, answers)
         minibatches = [
-            self._evaluated(rows, prompts, answers) for rows in self._partition(number, answers)
+            [self._evaluated(rows, prompts, answers) for rows in self._parts(minibatch, answers)]
+            for minibatch in self._partition(number, len(answers))
         ]
         rewards = {"score": torch.zeros(len(prompts)), "total": torch.zeros(len(prompts))}
-        for part in minibatches:
+        for part in _parts_of(minibatches):
             total = self._total_scores(part, answers, readings)
             rewards["score"][part.rows], rewards["total"][part.rows] = (
                 part.scores.cpu(),
@@ -227,16 +233,23 @@ class _Ppo:
             for signal in self.signals
         }
 
-    def _partition(self, number: int, answers: Sequence[SampledAnswer]) -> list[list[int]]:
-        order = list(range(len(answers)))
+    def _partition(self, number: int, count: int) -> list[list[int]]:
+        """The rows of each minibatch, drawn anew for each rollout batch."""
+        order = list(range(count))
         _stream(self.plan.seed, "partition", number).shuffle(order)
         size = self.ppo.minibatch_size
-        return [sorted(order[start : start + size]) for start in range(0, len(order), size)]
+        return [order[start : start + size] for start in range(0, count, size)]
+
+    def _parts(self, rows: list[int], answers: Sequence[SampledAnswer]) -> list[list[int]]:
+        """A minibatch's rows in parts of like length, small enough for memory."""
+        ordered = sorted(rows, key=lambda at: (len(answers[at].token_ids), at))
+        size = self.plan.micro_batch_size
+        return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
     @torch.no_grad()
     def _evaluated(
         self, rows: list[int], prompts: Sequence[Prompt], answers: Sequence[SampledAnswer]
-    ) -> Minibatch:
+    ) -> Part:
         tokenizer = self.backbone.tokenizer
         batch = pad_sequences(
             [prompt_ids(tokenizer, prompts[at], self.plan.max_prompt_tokens) for at in rows],
@@ -247,7 +260,7 @@ class _Ppo:
         scores, states = self.reward_model.states(batch)
         values = self.critic(states)
         empty = torch.zeros_like(values)
-        return Minibatch(
+        return Part(
             rows=rows,
             batch=batch,
             states=states.clone(),
@@ -265,7 +278,7 @@ class _Ppo:
         return ppo_math.gathered_logprobs(logits, batch.answers, self.ppo.temperature)
 
     def _total_scores(
-        self, part: Minibatch, answers: Sequence[SampledAnswer], readings: dict[str, Tensor]
+        self, part: Part, answers: Sequence[SampledAnswer], readings: dict[str, Tensor]
     ) -> Tensor:
         """Score plus weighted readings, minus the penalty of answers that did not end; [b]."""
         total = part.scores.clamp(-self.ppo.reward_clip, self.ppo.reward_clip)
@@ -289,55 +302,60 @@ class _Ppo:
         for epoch in range(max(1, self.ppo.epochs)):
             order = list(minibatches)
             _stream(self.plan.seed, "epoch", number, epoch).shuffle(order)
-            for part in order:
+            for minibatch in order:
                 self.stage.run.raise_if_cancelled()
-                seen.append(self._step(part, warming_up=warming_up))
+                seen.append(self._step(minibatch, warming_up=warming_up))
                 if number == 0 and len(seen) == 1:
-                    _check_first_step(seen[0], part)
+                    _check_first_step(seen[0], minibatch)
         return {key: sum(row[key] for row in seen) / len(seen) for key in seen[0]}
 
-    def _step(self, part: Minibatch, *, warming_up: bool) -> dict[str, float]:
-        clip, mask = self.ppo.clip_range, part.mask
+    def _step(self, minibatch: Minibatch, *, warming_up: bool) -> dict[str, float]:
+        """One optimizer step; each part counts by its share of the minibatch's tokens."""
+        tokens = sum(float(part.mask.sum()) for part in minibatch)
+        figures: dict[str, float] = {}
+        finite = True
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in minibatch:
+            share = float(part.mask.sum()) / max(tokens, 1.0)
+            loss, measured = self._loss(part, warming_up=warming_up)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            finite = finite and bool(torch.isfinite(loss))
+            for key, value in measured.items():
+                figures[key] = figures.get(key, 0.0) + share * value
+        self._take_step(finite=finite)
+        return figures
+
+    def _loss(self, part: Part, *, warming_up: bool) -> tuple[Tensor, dict[str, float]]:
+        clip, value_clip, mask = self.ppo.clip_range, self.ppo.value_clip_range, part.mask
         values = self.critic(part.states)
-        critic_loss = ppo_math.value_loss(
-            values, part.values, part.returns, mask, self.ppo.value_clip_range
-        )
+        critic_loss = ppo_math.value_loss(values, part.values, part.returns, mask, value_clip)
         with self.backbone.using(POLICY, trainable=not warming_up):
             logits = self.backbone.logits(part.batch)
         logprobs = ppo_math.gathered_logprobs(logits, part.batch.answers, self.ppo.temperature)
         actor_loss = ppo_math.policy_loss(logprobs, part.logprobs, part.advantages, mask, clip)
         loss = self.ppo.value_coefficient * critic_loss + (0.0 if warming_up else actor_loss)
-        self._take_step(loss)
         with torch.no_grad():
             ratio = (logprobs - part.logprobs).exp()
-            return {
-                "policy/entropy": _number(
-                    ppo_math.masked_mean(ppo_math.entropy(logits, self.ppo.temperature), mask)
-                ),
-                "policy/clipfrac": _number(
-                    ppo_math.clip_fraction(logprobs, part.logprobs, mask, clip)
-                ),
-                "policy/approx_kl": _number(
-                    ppo_math.masked_mean(ppo_math.kl_k3(part.logprobs, logprobs), mask)
-                ),
-                "policy/ratio": _number(ppo_math.masked_mean(ratio, mask)),
-                "policy/ratio_error": _number(((ratio - 1).abs() * mask).max()),
-                "loss/policy": _number(actor_loss),
-                "loss/value": _number(critic_loss),
-                "value/clipfrac": _number(
-                    ppo_math.masked_mean(
-                        ((values - part.values).abs() > self.ppo.value_clip_range).float(), mask
-                    )
-                ),
-            }
+            entropy = ppo_math.entropy(logits, self.ppo.temperature)
+            moved = ((values - part.values).abs() > value_clip).float()
+            clipped = ppo_math.clip_fraction(logprobs, part.logprobs, mask, clip)
+            approx_kl = ppo_math.kl_k3(part.logprobs, logprobs)
+        return loss, {
+            "policy/entropy": _number(ppo_math.masked_mean(entropy, mask)),
+            "policy/clipfrac": _number(clipped),
+            "policy/approx_kl": _number(ppo_math.masked_mean(approx_kl, mask)),
+            "policy/ratio": _number(ppo_math.masked_mean(ratio, mask)),
+            "policy/ratio_error": _number(((ratio - 1).abs() * mask).max()),
+            "loss/policy": _number(actor_loss),
+            "loss/value": _number(critic_loss),
+            "value/clipfrac": _number(ppo_math.masked_mean(moved, mask)),
+        }
 
-    def _take_step(self, loss: Tensor) -> None:
+    def _take_step(self, *, finite: bool) -> None:
         """Clip the gradient and step; a non-finite loss or gradient is skipped and counted."""
         trained = [*self.parameters, *self.critic.parameters()]
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(trained, self.ppo.max_grad_norm)
-        if torch.isfinite(loss) and torch.isfinite(norm):
+        if finite and torch.isfinite(norm):
             self.optimizer.step()
             self.skipped_in_a_row = 0
             return
@@ -364,7 +382,7 @@ class _Ppo:
         tokens = sum(len(answer.token_ids) for answer in answers)
         explained = [
             ppo_math.explained_variance(part.values, part.returns, part.mask)
-            for part in minibatches
+            for part in _parts_of(minibatches)
         ]
         total = rewards.pop("total")
         return {
@@ -417,13 +435,18 @@ def _stream(*key: object) -> random.Random:
     return random.Random(int.from_bytes(digest[:8], "big"))  # noqa: S311 - not a secret
 
 
+def _parts_of(minibatches: list[Minibatch]) -> list[Part]:
+    return [part for minibatch in minibatches for part in minibatch]
+
+
 def _whiten_together(minibatches: list[Minibatch]) -> None:
     """Whiten advantages over the valid tokens of the whole rollout, not of each minibatch."""
-    flat = torch.cat([part.advantages.flatten() for part in minibatches])
-    mask = torch.cat([part.mask.flatten() for part in minibatches])
+    parts = _parts_of(minibatches)
+    flat = torch.cat([part.advantages.flatten() for part in parts])
+    mask = torch.cat([part.mask.flatten() for part in parts])
     white = ppo_math.masked_whiten(flat, mask)
     start = 0
-    for part in minibatches:
+    for part in parts:
         count = part.advantages.numel()
         part.advantages = white[start : start + count].view_as(part.advantages)
         start += count
@@ -431,12 +454,13 @@ def _whiten_together(minibatches: list[Minibatch]) -> None:
 
 def _kl_of(minibatches: list[Minibatch]) -> float:
     """Mean over the rollout of each answer's KL to the SFT policy, in nats."""
-    return float(torch.cat([(part.kl * part.mask).sum(dim=1) for part in minibatches]).mean())
+    parts = _parts_of(minibatches)
+    return float(torch.cat([(part.kl * part.mask).sum(dim=1) for part in parts]).mean())
 
 
-def _check_first_step(step: dict[str, float], part: Minibatch) -> None:
+def _check_first_step(step: dict[str, float], minibatch: Minibatch) -> None:
     """Before anything was learned, policy and SFT policy are one: ratio 1 and KL 0."""
-    kl = float(ppo_math.sequence_kl(part.kl, part.mask))
+    kl = _kl_of([minibatch])
     if step["policy/ratio_error"] > MAX_FIRST_RATIO_ERROR or abs(kl) > MAX_FIRST_KL:
         raise TrainingError(
             f"stage ppo: the first ratio is off by {step['policy/ratio_error']:.2g} (allowed "

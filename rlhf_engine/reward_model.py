@@ -154,7 +154,13 @@ def _train(stage: Stage, comparisons: Sequence[Comparison]) -> dict[str, float]:
             learning_rate=plan.reward_model.learning_rate,
             center_rewards_coefficient=0.01,
             max_length=None,
-            **trainer_settings(plan, stage.dtype, plan.reward_model.batch_size),
+            # A comparison is two rows.
+            **trainer_settings(
+                plan,
+                stage.dtype,
+                plan.reward_model.batch_size,
+                max(1, plan.micro_batch_size // 2),
+            ),
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,

@@ -66,7 +66,7 @@ def _train(
             num_train_epochs=plan.sft.epochs,
             learning_rate=plan.sft.learning_rate,
             dataset_kwargs={"skip_prepare_dataset": True},
-            **trainer_settings(plan, stage.dtype, plan.sft.batch_size),
+            **trainer_settings(plan, stage.dtype, plan.sft.batch_size, plan.micro_batch_size),
         ),
         train_dataset=Dataset.from_list(tokenised(backbone.tokenizer, demonstrations, plan)),
         processing_class=backbone.tokenizer,
@@ -90,11 +90,12 @@ def tokenised(
     return rows
 
 
-def trainer_settings(plan: RunPlan, dtype: str, batch_size: int) -> dict[str, Any]:
-    """What SFT and the reward model tell the Trainer alike. TRL's defaults of bf16 and gradient
+def trainer_settings(plan: RunPlan, dtype: str, batch_size: int, at_once: int) -> dict[str, Any]:
+    """What SFT and the reward model tell the Trainer alike: `batch_size` examples a step, of
+    which `at_once` go through the model together. TRL's defaults of bf16 and gradient
     checkpointing are set on purpose: autocast only on a GPU, no recomputation at this size."""
     on_gpu = torch.cuda.is_available()
-    rows = min(plan.micro_batch_size, batch_size)
+    rows = min(at_once, batch_size)
     return {
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": max(1, batch_size // rows),
