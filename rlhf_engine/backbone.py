@@ -121,6 +121,10 @@ class Backbone:
         """Hidden width h."""
         return int(self.model.config.get_text_config().hidden_size)
 
+    def new_adapter(self, name: str, lora: LoraPlan) -> None:
+        """Add a fresh adapter, frozen, that changes nothing yet (its B matrices are zero)."""
+        self._add(name, lora_config(self.model, lora))
+
     def add_adapter(self, name: str, folder: Path) -> None:
         """Add a stored adapter under `name`, frozen. PolicyVersionError if it does not fit."""
         config, weights = read_adapter(folder)
