@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     """Address the server listens on."""
     port: int = Field(default=8321, ge=0, le=65535)
     """Port the server listens on; 0 takes a free one."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names under which the server may be asked, as behind a reverse proxy."""
     base_policy: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """Hub name or folder of the causal language model that everything starts from."""
     base_revision: str | None = None

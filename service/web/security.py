@@ -47,7 +47,9 @@ class RequestRules(ASGIMiddleware):
 
     def __init__(self, settings: Settings) -> None:
         everywhere = settings.host in EVERY_ADDRESS
-        self._hosts = None if everywhere else LOOPBACK | {settings.host.lower()}
+        named = {name.lower() for name in (settings.host, *settings.allowed_hosts)}
+        # Bound to every address, with no names given, any name may be the server's own.
+        self._hosts = None if everywhere and not settings.allowed_hosts else LOOPBACK | named
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Check, then let the request through."""

@@ -56,7 +56,9 @@ def edge(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
     home = tmp_path_factory.mktemp("edge")
     engine = open_database(f"sqlite:///{home}/heed.db")
     migrate(engine)
-    with serving(settings_for(engine, base, home), engine) as running:
+    settings = settings_for(engine, base, home)
+    named = settings.model_copy(update={"allowed_hosts": ("Chat.Company.Example",)})
+    with serving(named, engine) as running:
         yield running
     engine.dispose()
 
@@ -139,6 +141,11 @@ def test_a_write_that_another_site_could_make_is_refused(
 @pytest.mark.parametrize("host", ["elsewhere.example", "localhost.elsewhere.example", "[::1", ""])
 def test_a_foreign_name_is_refused(edge: Served, host: str) -> None:
     assert_problem(edge.visitor().get("/api/me", headers={"host": host}), 421)
+
+
+def test_a_name_from_the_settings_is_answered(edge: Served) -> None:
+    response = edge.visitor().get("/api/me", headers={"host": "chat.company.example:443"})
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""heed corrections: list what people say would have been right, accept it or not."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from service.commands.policies import opened_database
+from service.commands.terminal import NOTHING_TO_DO, say, settings_for_command, table, user, warn
+
+app = typer.Typer(help="List corrected answers that people proposed, accept or reject them.")
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="Beginning of the correction's id.")]
+
+
+@app.command("list")
+def list_corrections() -> None:
+    """List the corrections that wait for a decision."""
+    from service.corrections import proposed
+    from service.database import session
+
+    with opened_database(settings_for_command()) as engine, session(engine) as opened:
+        rows = proposed(opened)
+    if not rows:
+        warn("no correction waits for a decision")
+        raise typer.Exit(NOTHING_TO_DO)
+    shown = [(row.id[:8], row.author, row.question, row.answer) for row in rows]
+    table("Proposed corrections", ("id", "by", "question", "answer"), shown)
+
+
+@app.command()
+def accept(correction: Id) -> None:
+    """Take a correction as the gold answer to its question; the next training learns it."""
+    _decide(correction, accepted=True)
+
+
+@app.command()
+def reject(correction: Id) -> None:
+    """Leave a correction out for good."""
+    _decide(correction, accepted=False)
+
+
+def _decide(correction: str, *, accepted: bool) -> None:
+    from service.corrections import decide, find_proposed
+    from service.database import session
+
+    with opened_database(settings_for_command()) as engine, session(engine) as opened:
+        found = find_proposed(opened, correction)
+        decide(opened, found.id, user(), accept=accepted)
+    say(f"{found.id[:8]} is {'accepted' if accepted else 'rejected'}: {found.question}")
