@@ -57,15 +57,17 @@ class PpoPlan:
     rollout_size: int = 16
     epochs: int = 2
     minibatch_size: int = 8
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-4
     critic_learning_rate: float = 1e-3
-    critic_warmup_batches: int = 1
+    critic_epochs: int = 4
+    critic_warmup_batches: int = 0
+    """Rollout batches at the start from which the critic learns and the policy does not. The
+    critic is fitted to the SFT policy's answers before, so few or none are needed."""
     temperature: float = 1.0
     gamma: float = 1.0
     gae_lambda: float = 0.95
     clip_range: float = 0.2
     value_clip_range: float = 0.2
-    value_coefficient: float = 0.5
     kl_coefficient: float = 0.05
     max_kl: float = 20.0
     """Mean KL an answer (nats, against the SFT policy) at which tuning stops."""
@@ -162,13 +164,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "rollout_batches": (1, 100_000),
     "rollout_size": (2, 100_000),
     "minibatch_size": (1, 100_000),
+    "critic_epochs": (0, 1000),
     "critic_warmup_batches": (0, 1000),
     "temperature": (0.05, 5),
     "gamma": (0, 1),
     "gae_lambda": (0, 1),
     "clip_range": (0.001, 1),
     "value_clip_range": (0.001, 100),
-    "value_coefficient": (0, 10),
     "kl_coefficient": (0, 10),
     "max_kl": (0.001, 10_000),
     "reward_clip": (0.001, 1000),

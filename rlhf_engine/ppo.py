@@ -4,9 +4,9 @@ For each rollout batch: the policy answers prompts; the reward model and the plu
 reward signals score the answers; the KL to the SFT policy is taken off; a critic
 estimates values; advantages follow by GAE; policy and critic take clipped steps.
 
-The critic is a linear head over the reward model's hidden states, and starts as its score
-head. It costs no forward pass of its own, since scoring computes those states anyway,
-and its gradient reaches neither the policy nor the reward model.
+The critic (critic.py) is a linear head over the reward model's hidden states. It costs no
+forward pass of its own, since scoring computes those states anyway, and its gradient
+reaches neither the policy nor the reward model.
 
 After each rollout batch everything that decides the future is written, so that a killed
 run goes on from its last batch.
@@ -29,12 +29,13 @@ from torch import Tensor, nn
 
 from rlhf_engine import ppo_math
 from rlhf_engine.backbone import Backbone, Sequences, pad_sequences
+from rlhf_engine.critic import Critic
 from rlhf_engine.errors import SnapshotError, TrainingError
 from rlhf_engine.generation import generate
 from rlhf_engine.ppo_checkpoint import load_checkpoint, save_checkpoint
 from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings, SignalInput, StageReport
 from rlhf_engine.render import prompt_ids
-from rlhf_engine.reward_model import RewardModel
+from rlhf_engine.reward_model import CRITIC, RewardModel
 from rlhf_engine.signals import RewardSignal, read_signal
 from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.stage import Stage
@@ -43,20 +44,6 @@ POLICY, REFERENCE = "policy", "reference"
 MAX_FIRST_RATIO_ERROR = 1e-3
 MAX_FIRST_KL = 1e-2
 MAX_SKIPPED_IN_A_ROW = 3
-
-
-class Critic(nn.Module):
-    """Values from the reward model's hidden states: a linear head that starts as its score."""
-
-    def __init__(self, reward_model: RewardModel) -> None:
-        super().__init__()
-        head = reward_model.head / reward_model.deviation
-        self.weight = nn.Parameter(head.clone())
-        self.bias = nn.Parameter(head.new_tensor(-reward_model.mean / reward_model.deviation))
-
-    def forward(self, states: Tensor) -> Tensor:
-        """States [b, t, h] to values [b, t]."""
-        return states @ self.weight + self.bias
 
 
 @dataclass
@@ -118,15 +105,14 @@ class _Ppo:
         self.backbone.add_adapter(REFERENCE, sft)
         self.backbone.add_adapter(POLICY, sft)
         self.reward_model = RewardModel(self.backbone, stage.run.stage_path("reward_model"))
-        self.critic = Critic(self.reward_model)
+        self.critic = Critic.load(stage.run.stage_path("reward_model") / CRITIC)
+        self.critic.to(self.backbone.device)
         self.parameters = self.backbone.adapter_parameters(POLICY)
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": self.parameters, "lr": self.ppo.learning_rate},
-                {"params": list(self.critic.parameters()), "lr": self.ppo.critic_learning_rate},
-            ],
-            weight_decay=0.0,
-            eps=1e-5,
+            self.parameters, lr=self.ppo.learning_rate, weight_decay=0.0, eps=1e-5
+        )
+        self.critic_optimizer = torch.optim.AdamW(
+            self.critic.parameters(), lr=self.ppo.critic_learning_rate, weight_decay=0.0
         )
         self.skipped = self.skipped_in_a_row = 0
         self.history: list[dict[str, float]] = []
@@ -296,67 +282,90 @@ class _Ppo:
         return total
 
     def _update(self, number: int, minibatches: list[Minibatch]) -> dict[str, float]:
-        """Several epochs of clipped steps; means over all of them."""
-        warming_up = number < self.ppo.critic_warmup_batches
-        seen: list[dict[str, float]] = []
-        for epoch in range(max(1, self.ppo.epochs)):
-            order = list(minibatches)
-            _stream(self.plan.seed, "epoch", number, epoch).shuffle(order)
-            for minibatch in order:
+        """Several epochs of clipped steps, the critic before the policy; means over all steps."""
+        seen = [
+            self._critic_step(minibatch)
+            for epoch in range(self.ppo.critic_epochs)
+            for minibatch in self._order(number, "critic", epoch, minibatches)
+        ]
+        figures = _means(seen)
+        if number < self.ppo.critic_warmup_batches:
+            return figures
+        seen = []
+        for epoch in range(self.ppo.epochs):
+            for minibatch in self._order(number, "policy", epoch, minibatches):
                 self.stage.run.raise_if_cancelled()
-                seen.append(self._step(minibatch, warming_up=warming_up))
-                if number == 0 and len(seen) == 1:
+                seen.append(self._policy_step(minibatch))
+                if number == self.ppo.critic_warmup_batches and len(seen) == 1:
                     _check_first_step(seen[0], minibatch)
-        return {key: sum(row[key] for row in seen) / len(seen) for key in seen[0]}
+        return figures | _means(seen)
 
-    def _step(self, minibatch: Minibatch, *, warming_up: bool) -> dict[str, float]:
+    def _order(
+        self, number: int, what: str, epoch: int, minibatches: list[Minibatch]
+    ) -> list[Minibatch]:
+        order = list(minibatches)
+        _stream(self.plan.seed, what, number, epoch).shuffle(order)
+        return order
+
+    def _critic_step(self, minibatch: Minibatch) -> dict[str, float]:
+        clip = self.ppo.value_clip_range
+        values = [self.critic(part.states) for part in minibatch]
+        losses = [
+            ppo_math.value_loss(value, part.values, part.returns, part.mask, clip)
+            for value, part in zip(values, minibatch, strict=True)
+        ]
+        shares = _token_shares(minibatch)
+        loss = torch.stack([share * one for share, one in zip(shares, losses, strict=True)]).sum()
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._take_step(self.critic_optimizer, finite=bool(torch.isfinite(loss)))
+        moved = [
+            ppo_math.masked_mean(((value - part.values).abs() > clip).float(), part.mask)
+            for value, part in zip(values, minibatch, strict=True)
+        ]
+        clipped = sum(share * float(one) for share, one in zip(shares, moved, strict=True))
+        return {"loss/value": _number(loss), "value/clipfrac": clipped}
+
+    def _policy_step(self, minibatch: Minibatch) -> dict[str, float]:
         """One optimizer step; each part counts by its share of the minibatch's tokens."""
-        tokens = sum(float(part.mask.sum()) for part in minibatch)
         figures: dict[str, float] = {}
         finite = True
         self.optimizer.zero_grad(set_to_none=True)
-        for part in minibatch:
-            share = float(part.mask.sum()) / max(tokens, 1.0)
-            loss, measured = self._loss(part, warming_up=warming_up)
+        for part, share in zip(minibatch, _token_shares(minibatch), strict=True):
+            loss, measured = self._policy_loss(part)
             (loss * share).backward()  # type: ignore[no-untyped-call]
             finite = finite and bool(torch.isfinite(loss))
             for key, value in measured.items():
                 figures[key] = figures.get(key, 0.0) + share * value
-        self._take_step(finite=finite)
+        self._take_step(self.optimizer, finite=finite)
         return figures
 
-    def _loss(self, part: Part, *, warming_up: bool) -> tuple[Tensor, dict[str, float]]:
-        clip, value_clip, mask = self.ppo.clip_range, self.ppo.value_clip_range, part.mask
-        values = self.critic(part.states)
-        critic_loss = ppo_math.value_loss(values, part.values, part.returns, mask, value_clip)
-        with self.backbone.using(POLICY, trainable=not warming_up):
+    def _policy_loss(self, part: Part) -> tuple[Tensor, dict[str, float]]:
+        clip, mask = self.ppo.clip_range, part.mask
+        with self.backbone.using(POLICY, trainable=True):
             logits = self.backbone.logits(part.batch)
         logprobs = ppo_math.gathered_logprobs(logits, part.batch.answers, self.ppo.temperature)
-        actor_loss = ppo_math.policy_loss(logprobs, part.logprobs, part.advantages, mask, clip)
-        loss = self.ppo.value_coefficient * critic_loss + (0.0 if warming_up else actor_loss)
+        loss = ppo_math.policy_loss(logprobs, part.logprobs, part.advantages, mask, clip)
         with torch.no_grad():
             ratio = (logprobs - part.logprobs).exp()
             entropy = ppo_math.entropy(logits, self.ppo.temperature)
-            moved = ((values - part.values).abs() > value_clip).float()
             clipped = ppo_math.clip_fraction(logprobs, part.logprobs, mask, clip)
             approx_kl = ppo_math.kl_k3(part.logprobs, logprobs)
         return loss, {
+            "loss/policy": _number(loss),
             "policy/entropy": _number(ppo_math.masked_mean(entropy, mask)),
             "policy/clipfrac": _number(clipped),
             "policy/approx_kl": _number(ppo_math.masked_mean(approx_kl, mask)),
             "policy/ratio": _number(ppo_math.masked_mean(ratio, mask)),
             "policy/ratio_error": _number(((ratio - 1).abs() * mask).max()),
-            "loss/policy": _number(actor_loss),
-            "loss/value": _number(critic_loss),
-            "value/clipfrac": _number(ppo_math.masked_mean(moved, mask)),
         }
 
-    def _take_step(self, *, finite: bool) -> None:
+    def _take_step(self, optimizer: torch.optim.Optimizer, *, finite: bool) -> None:
         """Clip the gradient and step; a non-finite loss or gradient is skipped and counted."""
-        trained = [*self.parameters, *self.critic.parameters()]
+        trained = optimizer.param_groups[0]["params"]
         norm = nn.utils.clip_grad_norm_(trained, self.ppo.max_grad_norm)
         if finite and torch.isfinite(norm):
-            self.optimizer.step()
+            optimizer.step()
             self.skipped_in_a_row = 0
             return
         self.skipped += 1
@@ -416,17 +425,26 @@ class _Ppo:
     def _save(self, path: Path, next_batch: int) -> None:
         save_checkpoint(
             path,
-            [*self.parameters, *self.critic.parameters()],
-            self.optimizer,
+            [self.optimizer, self.critic_optimizer],
             {"next_batch": next_batch, "skipped": self.skipped, "history": self.history},
         )
 
     def _restore(self, path: Path) -> int:
-        state = load_checkpoint(path, [*self.parameters, *self.critic.parameters()], self.optimizer)
+        state = load_checkpoint(path, [self.optimizer, self.critic_optimizer])
         if state is None:
             return 0
         self.skipped, self.history = state["skipped"], state["history"]
         return int(state["next_batch"])
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
+
+
+def _token_shares(minibatch: Minibatch) -> list[float]:
+    """Each part's share of the minibatch's answer tokens."""
+    counts = [float(part.mask.sum()) for part in minibatch]
+    return [count / max(sum(counts), 1.0) for count in counts]
 
 
 def _stream(*key: object) -> random.Random:

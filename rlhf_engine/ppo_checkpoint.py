@@ -5,7 +5,7 @@ from the seed and the batch number."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,20 @@ from rlhf_engine.files import replaced
 
 
 def save_checkpoint(
-    path: Path,
-    parameters: Sequence[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
+    path: Path, optimizers: Sequence[torch.optim.Optimizer], state: dict[str, Any]
 ) -> None:
-    """Write everything; `state` holds plain JSON types."""
+    """Write the optimizers' parameters and moments; `state` holds plain JSON types."""
     tensors: dict[str, torch.Tensor] = {}
-    for at, parameter in enumerate(parameters):
-        tensors[f"parameter.{at}"] = parameter.detach().cpu().contiguous()
+    for name, optimizer, parameter in _parameters(optimizers):
+        tensors[f"{name}.value"] = parameter.detach().cpu().contiguous()
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{at}.{key}"] = value.detach().cpu().contiguous()
+            tensors[f"{name}.moment.{key}"] = value.detach().cpu().contiguous()
     with replaced(path) as temporary:
         save_file(tensors, str(temporary), metadata={"state": json.dumps(state)})
 
 
 def load_checkpoint(
-    path: Path,
-    parameters: Sequence[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    path: Path, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Any] | None:
     """Put everything back and return the state, or None where there is no checkpoint.
 
@@ -48,10 +43,10 @@ def load_checkpoint(
         with safe_open(str(path), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             state: dict[str, Any] = json.loads(file.metadata()["state"])
-        for at, parameter in enumerate(parameters):
+        for name, optimizer, parameter in _parameters(optimizers):
             with torch.no_grad():
-                parameter.copy_(tensors[f"parameter.{at}"])
-            _restore_optimizer(optimizer, parameter, tensors, f"optimizer.{at}.")
+                parameter.copy_(tensors[f"{name}.value"])
+            _restore_moments(optimizer, parameter, tensors, f"{name}.moment.")
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise RunFolderError(
             f"checkpoint {path} cannot be used: {error}; delete it to start the stage again"
@@ -59,7 +54,16 @@ def load_checkpoint(
     return state
 
 
-def _restore_optimizer(
+def _parameters(
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> Iterator[tuple[str, torch.optim.Optimizer, torch.nn.Parameter]]:
+    """Every parameter under a name that is the same in each process."""
+    for number, optimizer in enumerate(optimizers):
+        for at, parameter in enumerate(optimizer.param_groups[0]["params"]):
+            yield f"{number}.{at}", optimizer, parameter
+
+
+def _restore_moments(
     optimizer: torch.optim.Optimizer,
     parameter: torch.nn.Parameter,
     tensors: dict[str, torch.Tensor],

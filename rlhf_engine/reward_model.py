@@ -6,6 +6,7 @@ the training answers, so that PPO's settings mean the same in every run.
 
     STAGE/adapter/...        LoRA weights and `score`, as RewardTrainer leaves them
     STAGE/scale.json         mean and deviation of the raw scores
+    STAGE/critic.safetensors the critic that PPO starts with (critic.py)
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from rlhf_engine.backbone import (
     write_adapter,
 )
 from rlhf_engine.base_policy import load_tokenizer
+from rlhf_engine.critic import Critic
 from rlhf_engine.errors import SnapshotError, TrainingError
 from rlhf_engine.files import write_json
 from rlhf_engine.plan import RewardPlan, RunPlan
@@ -45,6 +47,7 @@ from rlhf_engine.stage import Stage
 from rlhf_engine.statistics import share_interval
 
 SCALE = "scale.json"
+CRITIC = "critic.safetensors"
 
 
 class ScoreHead(nn.Linear):
@@ -136,7 +139,7 @@ def run_reward_model(stage: Stage, snapshot: Snapshot) -> StageReport:
     }
     figures |= _train(stage, train)
     backbone = Backbone.load(Path(stage.plan.base), stage.dtype)
-    _write_scale(stage, backbone, train)
+    _scale(stage, backbone, train)
     figures |= measure(RewardModel(backbone, stage.path), held_out, stage)
     return StageReport(stage.name, stage.seconds(), figures)
 
@@ -219,16 +222,37 @@ def margin(comparison: Comparison, plan: RewardPlan) -> float:
     return by_strength.get(comparison.strength or "", plan.margin_unsaid)
 
 
-def _write_scale(stage: Stage, backbone: Backbone, comparisons: Sequence[Comparison]) -> None:
+def _scale(stage: Stage, backbone: Backbone, comparisons: Sequence[Comparison]) -> None:
+    """Write the scale of the scores, and the critic that PPO starts with, from one pass over the
+    answers of the training side."""
     write_json(stage.path / SCALE, {"mean": 0.0, "deviation": 1.0})
-    raw = _pair_scores(RewardModel(backbone, stage.path), comparisons, stage, "scaling the scores")
-    values = torch.tensor(raw).flatten()
-    deviation = float(values.std())
-    if not math.isfinite(deviation):
+    model = RewardModel(backbone, stage.path)
+    raw, states, answers = _read_answers(model, comparisons, stage)
+    mean, deviation = float(raw.mean()), max(float(raw.std()), 1e-3)
+    if not math.isfinite(mean + deviation):
         raise TrainingError("the reward model's scores are not finite; lower its learning_rate")
-    write_json(
-        stage.path / SCALE, {"mean": float(values.mean()), "deviation": max(deviation, 1e-3)}
-    )
+    Critic.fitted(states, ((raw - mean) / deviation)[answers], answers).save(stage.path / CRITIC)
+    write_json(stage.path / SCALE, {"mean": mean, "deviation": deviation})
+
+
+def _read_answers(
+    model: RewardModel, comparisons: Sequence[Comparison], stage: Stage
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Raw scores [a] of the a answers; states [n, h] of all their tokens, and each token's
+    answer's number [n]."""
+    pairs = [(item.prompt, text) for item in comparisons for text in (item.chosen, item.rejected)]
+    scores, states, numbers = [], [], []
+    for start in range(0, len(pairs), 8):
+        prompts, texts = zip(*pairs[start : start + 8], strict=True)
+        batch = text_batch(model.backbone, prompts, texts, stage.plan)
+        score, state = model.states(batch)
+        kept = batch.answer_mask.bool()
+        scores.append(score.cpu())
+        states.append(state[kept].cpu())
+        row = torch.arange(start, start + len(texts)).unsqueeze(1).expand(kept.shape)
+        numbers.append(row[kept.cpu()])
+        stage.tell(min(start + 8, len(pairs)), len(pairs), "scaling the scores")
+    return torch.cat(scores), torch.cat(states), torch.cat(numbers)
 
 
 def _pair_scores(
