@@ -21,8 +21,8 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path, help="the run folder")
     arguments = parser.parse_args()
     RunFolder(arguments.run_dir).clear_cancel()
-    # Read once, when torch loads: threads that wait should leave the cores to the server.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read once, when torch loads: threads that wait should soon leave the cores to the server.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         from rlhf_engine.pipeline import train
 

@@ -17,8 +17,8 @@ from sqlalchemy import Engine
 
 from service.database import migrate, open_database
 
-# Read once, when torch loads: threads that wait should leave the cores to other processes.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read once, when torch loads: threads that wait should soon leave the cores to other processes.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 class PostgresCluster:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
 from service.commands.terminal import say, settings_for_command
+from service.worker_process import SHORT_SPIN
 
 
 def serve(
@@ -15,6 +17,7 @@ def serve(
 ) -> None:
     """Bring the database up to date and serve the page and the API until stopped."""
     settings = settings_for_command(host=host, port=port)
+    os.environ.update(SHORT_SPIN)
     # Imported here: they take a second that other commands need not wait.
     import uvicorn
 
