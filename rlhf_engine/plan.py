@@ -57,7 +57,7 @@ class PpoPlan:
     rollout_size: int = 16
     epochs: int = 2
     minibatch_size: int = 8
-    learning_rate: float = 2e-4
+    learning_rate: float = 3e-4
     critic_learning_rate: float = 1e-3
     critic_epochs: int = 4
     critic_warmup_batches: int = 0

@@ -72,12 +72,12 @@ class Sizes:
 
 # From the largest to the smallest.
 PRESETS = (
-    Sizes("large", 2, 64, None, 40, 4.0, 3e-4, 240, 2.0, 12, 24, 2),
-    Sizes("medium", 2, 56, None, 40, 3.0, 3e-4, 160, 2.0, 10, 24, 2),
-    Sizes("small", 1, 48, None, 40, 3.0, 3e-4, 120, 2.0, 8, 16, 2),
-    Sizes("smaller", 1, 48, None, 40, 2.0, 5e-4, 80, 1.5, 6, 16, 2),
-    Sizes("smallest", 1, 40, 10, 40, 2.0, 1e-3, 40, 1.0, 4, 8, 2),
-    Sizes("least", 1, 40, 10, 30, 1.0, 1e-3, 20, 1.0, 2, 8, 1),
+    Sizes("large", 2, 48, None, 40, 3.0, 3e-4, 160, 2.0, 12, 24, 2),
+    Sizes("medium", 2, 48, None, 40, 2.0, 3e-4, 120, 2.0, 10, 16, 2),
+    Sizes("small", 1, 48, None, 40, 2.0, 5e-4, 96, 2.0, 8, 16, 2),
+    Sizes("smaller", 1, 40, None, 40, 1.0, 1e-3, 64, 1.5, 6, 16, 2),
+    Sizes("smallest", 1, 40, 10, 40, 1.0, 1e-3, 40, 1.0, 4, 8, 2),
+    Sizes("least", 1, 40, 10, 40, 1.0, 1e-3, 24, 1.0, 3, 8, 1),
 )
 
 
