@@ -15,6 +15,7 @@ _HOME = {
     "PlanError": "errors",
     "SnapshotError": "errors",
     "RunFolderError": "errors",
+    "DiskError": "errors",
     "PolicyVersionError": "errors",
     "TrainingError": "errors",
     "SignalError": "errors",

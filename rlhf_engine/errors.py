@@ -34,6 +34,10 @@ class RunFolderError(EngineError):
     """A run folder is held by another worker, or cannot be read or written."""
 
 
+class DiskError(RunFolderError):
+    """A stage's files cannot be read or written, as on a full disk; finished stages are kept."""
+
+
 class PolicyVersionError(EngineError):
     """A PolicyVersion folder fails verification; nothing was loaded from it."""
 

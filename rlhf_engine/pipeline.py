@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from rlhf_engine.backbone import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from rlhf_engine.errors import PlanError, RunFolderError
+from rlhf_engine.errors import DiskError, PlanError, RunFolderError
 from rlhf_engine.evaluation import run_evaluation
 from rlhf_engine.generation import limited_threads
 from rlhf_engine.plan import RunPlan
@@ -49,7 +51,8 @@ def train(
         for name in plan.stages:
             if run.report(name) is None:
                 run.raise_if_cancelled()
-                _run_stage(Stage(name, run, plan, dtype, on_progress), snapshot, ordered)
+                with _disk_errors_named(run, name):
+                    _run_stage(Stage(name, run, plan, dtype, on_progress), snapshot, ordered)
         _keep_candidate(run, plan)
         plot_run(run)
     return run.gate_report()
@@ -60,6 +63,18 @@ def _stay_offline_and_quiet() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def _disk_errors_named(run: RunFolder, stage: str) -> Iterator[None]:
+    """A full disk, or one that fails, is told as what it is; safetensors has its own error."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise DiskError(
+            f"stage {stage} of run {run.path.name} could not read or write its files: {error}; "
+            "free or mend the disk, then resume the run: finished stages are kept"
+        ) from error
 
 
 def _run_stage(stage: Stage, snapshot: Snapshot, signals: Sequence[RewardSignal]) -> None:

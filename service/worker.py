@@ -1,8 +1,9 @@
 """The training worker: one process that shares only a run folder with the service.
 
 `python -m service.worker RUN_DIR` reads the plan and the reward signals, trains, and
-ends with exit code 0 (the gate has spoken), 75 (asked to stop) or 1 (error.json in
-the run folder says why). It knows no database. Killed at any moment, it leaves a
+ends with exit code 0 (the gate has spoken), 75 (asked to stop), 74 (the disk failed or
+is full, so that even error.json may be missing) or 1 (error.json in the run folder
+says why). It knows no database. Killed at any moment, it leaves a
 folder that the next worker goes on from.
 """
 
@@ -26,7 +27,7 @@ from service.logs import configure_logging
 from service.plugin_host import HostedSignal, PluginHost
 from service.settings import SignalSettings
 
-DONE, FAILED, CANCELLED = 0, 1, 75
+DONE, FAILED, DISK_FAILED, CANCELLED = 0, 1, 74, 75
 
 ERROR_FILE = "error.json"
 SIGNALS_FILE = "signals.json"
@@ -73,7 +74,7 @@ def work(run_dir: Path) -> int:
     except (rlhf_engine.EngineError, HeedError, OSError) as error:
         log.error("run_failed", run=run_dir.name, error=str(error))  # noqa: TRY400 - text only
         _leave_error(run_dir, str(error))
-        return FAILED
+        return DISK_FAILED if isinstance(error, OSError | rlhf_engine.DiskError) else FAILED
     # The process boundary: whatever it was, it is told.
     except Exception as error:
         log.exception("run_failed", run=run_dir.name)

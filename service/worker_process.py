@@ -66,6 +66,11 @@ class WorkerProcess:
                 f"`heed train resume` goes on from the last finished stage"
             )
         said = worker.read_error(self._run_dir)
+        if said is None and code == worker.DISK_FAILED:
+            return (
+                f"{self._run_dir} cannot be written, so the disk may be full; free some space, "
+                "then `heed train resume` goes on from the last finished stage"
+            )
         return (
             said or f"the worker ended with exit code {code}; {self._run_dir / LOG_FILE} has more"
         )

@@ -297,3 +297,30 @@ def test_the_evaluation_side_falls_back_to_held_out_questions(tmp_path: Path) ->
     ]
     snapshot: Snapshot = freeze(tmp_path, gold, [], [])
     assert len(snapshot.evaluation_demonstrations()) == 4
+
+
+def test_a_full_disk_is_said_and_nothing_is_half_written(base: Path, tmp_path: Path) -> None:
+    """The kernel refuses to let any file grow beyond 20 kB: adapters do not fit."""
+    run = tiny_run(tmp_path / "run", tiny_plan(base, stages=("snapshot", "sft", "evaluation")))
+    script = (
+        "import resource, sys\n"
+        "from rlhf_engine.__main__ import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "sys.argv = ['rlhf_engine', sys.argv[1]]\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(run.path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "stage sft" in done.stderr
+    assert "resume the run" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run.report("sft") is None
+    assert not list((run.stage_path("sft") / "adapter").glob("*"))
+    train(run.path)
+    assert run.report("evaluation") is not None
