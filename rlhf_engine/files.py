@@ -25,13 +25,12 @@ def replaced(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    flush(path.parent)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -67,8 +66,9 @@ def sha256_of_json(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Make a file's content, or a folder's list of names, survive a power loss."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from rlhf_engine.files import flush
 
 STALE_S = 3600.0
 
@@ -27,18 +28,18 @@ def published(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         _make_readable(temporary)
-        flush(temporary)
+        flush_all(temporary)
         _rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _flush_one(target.parent)
+    flush(target.parent)
 
 
-def flush(folder: Path) -> None:
+def flush_all(folder: Path) -> None:
     """Make every file of the folder, and the folder itself, survive a power loss."""
     for path in folder.rglob("*"):
-        _flush_one(path)
-    _flush_one(folder)
+        flush(path)
+    flush(folder)
 
 
 def size_of(folder: Path) -> int:
@@ -79,11 +80,3 @@ def _remove_stale(target: Path) -> None:
             continue
         if old:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _flush_one(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from rlhf_engine.backbone import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from rlhf_engine.errors import DiskError, PlanError, RunFolderError
 from rlhf_engine.evaluation import run_evaluation
+from rlhf_engine.folders import published
 from rlhf_engine.generation import limited_threads
 from rlhf_engine.plan import RunPlan
 from rlhf_engine.plots import plot_run
@@ -147,9 +148,6 @@ def _keep_candidate(run: RunFolder, plan: RunPlan) -> None:
     source = run.stage_path(last) / "adapter"
     if not source.exists():
         raise RunFolderError(f"{source} is missing; the plan has no stage that makes a policy")
-    temporary = run.path / ".candidate"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
-        shutil.copyfile(source / name, temporary / name)
-    temporary.rename(run.candidate_path)
+    with published(run.candidate_path) as folder:
+        for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+            shutil.copyfile(source / name, folder / name)
