@@ -55,7 +55,6 @@ def fill_sheet(
         [0] * len(prompts),
         SamplingSettings(temperature=0, max_new_tokens=plan.max_answer_tokens),
         max_prompt_tokens=plan.max_prompt_tokens,
-        batch_size=32,
         on_answers=(lambda done: on_answers(done, len(prompts))) if on_answers else None,
     )
     golds = [item.answer for item in demonstrations]

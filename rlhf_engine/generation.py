@@ -21,6 +21,9 @@ from rlhf_engine.errors import GenerationError
 from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings
 from rlhf_engine.render import answer_text, prompt_ids
 
+BATCH_SIZE = 16
+"""Rows answered at once: more are hardly faster on a CPU, and need more memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -188,7 +191,7 @@ def generate(
     settings: SamplingSettings,
     *,
     max_prompt_tokens: int,
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
     on_answers: Callable[[int], None] | None = None,
 ) -> list[SampledAnswer]:
     """One answer a prompt, in the order given; batches hold prompts of like length.

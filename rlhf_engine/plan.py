@@ -41,7 +41,7 @@ class RewardPlan:
     """The reward model, trained on comparisons."""
 
     epochs: float = 2.0
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     batch_size: int = 4
     margin_slightly: float = 0.0
     margin_unsaid: float = 0.25
@@ -57,13 +57,13 @@ class PpoPlan:
     rollout_size: int = 16
     epochs: int = 2
     minibatch_size: int = 8
-    learning_rate: float = 3e-4
+    learning_rate: float = 2e-4
     critic_learning_rate: float = 1e-3
     critic_epochs: int = 4
     critic_warmup_batches: int = 0
     """Rollout batches at the start from which the critic learns and the policy does not. The
     critic is fitted to the SFT policy's answers before, so few or none are needed."""
-    temperature: float = 1.0
+    temperature: float = 0.7
     gamma: float = 1.0
     gae_lambda: float = 0.95
     clip_range: float = 0.2

@@ -175,7 +175,6 @@ class _Ppo:
             seeds,
             settings,
             max_prompt_tokens=self.plan.max_prompt_tokens,
-            batch_size=32,
         )
 
     def _score(
@@ -389,10 +388,12 @@ class _Ppo:
     ) -> dict[str, float]:
         kl = _kl_of(minibatches)
         tokens = sum(len(answer.token_ids) for answer in answers)
-        explained = [
-            ppo_math.explained_variance(part.values, part.returns, part.mask)
-            for part in _parts_of(minibatches)
-        ]
+        explained = ppo_math.explained_variance(
+            *(
+                torch.cat([getattr(part, name).flatten() for part in _parts_of(minibatches)])
+                for name in ("values", "returns", "mask")
+            )
+        )
         total = rewards.pop("total")
         return {
             "objective/kl": kl,
@@ -400,7 +401,7 @@ class _Ppo:
             "objective/rlhf_reward": float(total.mean()) - self.ppo.kl_coefficient * kl,
             **{name: float(readings.mean()) for name, readings in rewards.items()},
             **updates,
-            "value/explained_variance": float(torch.stack(explained).mean()),
+            "value/explained_variance": float(explained),
             "length/mean": tokens / len(answers),
             "ended/share": sum(a.finish_reason == "stop" for a in answers) / len(answers),
             "skipped_steps": float(self.skipped),

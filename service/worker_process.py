@@ -80,21 +80,13 @@ SHORT_SPIN = {"GOMP_SPINCOUNT": "10000"}
 """A thread of torch that waits for its siblings spins for some microseconds, then sleeps and
 leaves its core to other processes."""
 
-KEPT_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-}
-"""Freed memory is used again and not handed back: a training step asks for the same large
-blocks each time, and new pages for them cost a fifth of its time."""
-
 
 def quiet_environment(threads: int) -> dict[str, str]:
     """The environment of a process that computes beside a server.
 
     Set here since the libraries read it before the plan's own thread count can reach them.
     """
-    return os.environ | {"OMP_NUM_THREADS": str(threads)} | SHORT_SPIN | KEPT_MEMORY
+    return os.environ | {"OMP_NUM_THREADS": str(threads)} | SHORT_SPIN
 
 
 def memory_mb(pid: int) -> float:

@@ -30,9 +30,6 @@ FRAME_TOKENS = 42
 PADDING = 1.15
 """Rows of a batch are padded to the longest."""
 
-WIDER = 1.2
-"""Most answers are drawn 32 at a time, speed is measured at 16: so many times more a second."""
-
 LAYERS = 30
 CAUTION = 1.25
 """Speed is measured at its best, and the server answers beside the training."""
@@ -94,7 +91,7 @@ class Speed:
 def estimate(sizes: Sizes, speed: Speed, questions: int) -> dict[Step, float]:
     """Seconds each step will take, with `questions` gold answers to learn from."""
     forward = speed.forward_tokens_per_s / PADDING
-    drawn = speed.drawn_tokens_per_s * WIDER
+    drawn = speed.drawn_tokens_per_s
     share = 1.0 if sizes.top_layers is None else sizes.top_layers / LAYERS
     # A training step in forward passes: the backward pass ends at the lowest adapted layer.
     step = 1.4 + 1.8 * share
@@ -157,10 +154,13 @@ def plan_values(sizes: Sizes, dtype: str) -> dict[str, Any]:
         "max_answer_tokens": sizes.answer_tokens,
         "lora": {"top_layers": sizes.top_layers},
         "sft": {"epochs": sizes.sft_epochs, "learning_rate": sizes.sft_learning_rate},
-        "reward_model": {"epochs": sizes.reward_epochs},
+        # As with SFT, a few dozen comparisons make few steps, and those must be larger.
+        "reward_model": {"epochs": sizes.reward_epochs, "learning_rate": 5e-4},
         "ppo": {
             "rollout_batches": sizes.ppo_batches,
             "rollout_size": sizes.ppo_batch_size,
+            # One step an epoch: the advantages of a few answers are too noisy for more.
+            "minibatch_size": sizes.ppo_batch_size,
             "epochs": sizes.ppo_epochs,
         },
         "evaluation": {"max_questions": sizes.exam_questions},
