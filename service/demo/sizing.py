@@ -159,8 +159,10 @@ def plan_values(sizes: Sizes, dtype: str) -> dict[str, Any]:
         "ppo": {
             "rollout_batches": sizes.ppo_batches,
             "rollout_size": sizes.ppo_batch_size,
-            # One step an epoch: the advantages of a few answers are too noisy for more.
+            # One step an epoch, since the advantages of a few answers are too noisy for more;
+            # so few steps must be larger.
             "minibatch_size": sizes.ppo_batch_size,
+            "learning_rate": 5e-4,
             "epochs": sizes.ppo_epochs,
         },
         "evaluation": {"max_questions": sizes.exam_questions},
