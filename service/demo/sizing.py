@@ -152,6 +152,8 @@ def plan_values(sizes: Sizes, dtype: str) -> dict[str, Any]:
         "dtype": dtype,
         "max_prompt_tokens": sizes.max_prompt_tokens,
         "max_answer_tokens": sizes.answer_tokens,
+        # Memory matters more here than the few percent that larger parts would save.
+        "micro_batch_size": 1,
         "lora": {"top_layers": sizes.top_layers},
         "sft": {"epochs": sizes.sft_epochs, "learning_rate": sizes.sft_learning_rate},
         # As with SFT, a few dozen comparisons make few steps, and those must be larger.
