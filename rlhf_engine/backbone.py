@@ -55,13 +55,6 @@ class Sequences:
         """Answer token ids, [b, t]."""
         return self.ids[:, -self.answer_mask.shape[1] :]
 
-    def rows(self, index: Sequence[int]) -> Sequences:
-        """The given rows, at the same padding."""
-        chosen = torch.as_tensor(index, device=self.ids.device)
-        return Sequences(
-            self.ids[chosen], self.mask[chosen], self.positions[chosen], self.answer_mask[chosen]
-        )
-
 
 def pad_sequences(
     prompts: Sequence[Sequence[int]],
