@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from rlhf_engine import ppo_math
-from rlhf_engine.backbone import Backbone, pad_sequences
+from rlhf_engine.backbone import Backbone
 from rlhf_engine.files import read_lines, write_lines
 from rlhf_engine.generation import generate
 from rlhf_engine.plan import RunPlan
@@ -92,11 +92,9 @@ def cross_entropies(
     result: list[float] = []
     for start in range(0, len(demonstrations), batch_size):
         rows = demonstrations[start : start + batch_size]
-        batch = pad_sequences(
+        batch = backbone.group(
             [prompt_ids(backbone.tokenizer, r.prompt, plan.max_prompt_tokens) for r in rows],
             [answer_ids(backbone.tokenizer, r.answer, plan.max_answer_tokens) for r in rows],
-            backbone.pad_id,
-            backbone.device,
         )
         with backbone.using(adapter):
             logprobs = ppo_math.gathered_logprobs(backbone.logits(batch), batch.answers, 1.0)

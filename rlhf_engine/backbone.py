@@ -1,10 +1,11 @@
 """One frozen base policy in memory, with named LoRA adapters switched on and off.
 
-Policy, SFT reference and reward model are adapters over the same weights. Sequences
-have one layout everywhere: the prompt padded on the left, the answer on the right, so
-that answers fill the last `t` columns.
+Policy, SFT reference and reward model are adapters over the same weights. Whatever reads
+answers reads them in one layout, `AnswerGroups`: prompts padded on the left, each with as
+many answers, padded on the right. A prompt is computed once for all its answers.
 
-Legend: b batch, p prompt tokens, t answer tokens, h hidden width, v vocabulary.
+Legend: n prompts, g answers a prompt, b = n g answers, p prompt tokens, t answer tokens,
+h hidden width, v vocabulary.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from rlhf_engine.base_policy import load_tokenizer
 from rlhf_engine.errors import BasePolicyError, PolicyVersionError
@@ -38,42 +39,86 @@ _UNKNOWN: tuple[str | None, bool] = ("", False)
 
 
 @dataclass(frozen=True, slots=True)
-class Sequences:
-    """Prompts with their answers, padded.
+class AnswerGroups:
+    """Prompts with g answers each, padded; answers to one prompt share its computation.
 
-    ids, mask, positions: [b, p + t]; mask is 1 on real tokens.
-    answer_mask: [b, t], 1 on answer tokens, the end-of-turn token among them.
+    prompts, prompt_mask: [n, p], padded on the left.
+    answers, answer_mask: [b, t], padded on the right, with b = n g: the answers to prompt i
+    are the rows i g to i g + g - 1. A mask is 1 on real tokens; an answer's end-of-turn
+    token is one of them.
     """
 
-    ids: Tensor
-    mask: Tensor
-    positions: Tensor
+    prompts: Tensor
+    prompt_mask: Tensor
+    answers: Tensor
     answer_mask: Tensor
 
     @property
-    def answers(self) -> Tensor:
-        """Answer token ids, [b, t]."""
-        return self.ids[:, -self.answer_mask.shape[1] :]
+    def size(self) -> int:
+        """Answers a prompt, g."""
+        return len(self.answers) // len(self.prompts)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each answer, [b]."""
+        return self.answer_mask.sum(dim=1)
 
 
-def pad_sequences(
+def group_answers(
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
     pad_id: int,
     device: torch.device | str = "cpu",
-) -> Sequences:
-    """Lay out prompts (padded left) and answers (padded right); an empty answer is allowed."""
+) -> AnswerGroups:
+    """Lay out prompts and their answers, as many for each; an empty answer is allowed."""
+    if not prompts or len(answers) % len(prompts):
+        raise ValueError(f"{len(answers)} answers cannot be shared out to {len(prompts)} prompts")
     width_p = max(len(prompt) for prompt in prompts)
     width_t = max(1, *(len(answer) for answer in answers))
-    ids = torch.full((len(prompts), width_p + width_t), pad_id)
-    mask = torch.zeros_like(ids)
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        ids[row, width_p - len(prompt) : width_p] = torch.tensor(prompt)
-        ids[row, width_p : width_p + len(answer)] = torch.tensor(answer, dtype=ids.dtype)
-        mask[row, width_p - len(prompt) : width_p + len(answer)] = 1
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    ids, mask, positions = ids.to(device), mask.to(device), positions.to(device)
-    return Sequences(ids, mask, positions, mask[:, width_p:])
+    left = torch.full((len(prompts), width_p), pad_id)
+    right = torch.full((len(answers), width_t), pad_id)
+    left_mask, right_mask = torch.zeros_like(left), torch.zeros_like(right)
+    for row, prompt in enumerate(prompts):
+        left[row, width_p - len(prompt) :] = torch.tensor(prompt)
+        left_mask[row, width_p - len(prompt) :] = 1
+    for row, answer in enumerate(answers):
+        right[row, : len(answer)] = torch.tensor(answer, dtype=right.dtype)
+        right_mask[row, : len(answer)] = 1
+    return AnswerGroups(*(each.to(device) for each in (left, left_mask, right, right_mask)))
+
+
+def read_answers(model: Any, groups: AnswerGroups, *, head: bool) -> Any:
+    """Run a causal LM (its trunk alone without `head`) over prompts and answers.
+
+    The prompts go through the trunk once; their key-value cache is repeated g times, and the
+    answers go on from it, each from its prompt's last token. Position i of the output, of
+    [b, t] with the head and [b, t + 1] without, has read the prompt and i answer tokens.
+    Gradients flow through the cache.
+    """
+    g, ends = groups.size, -1 if head else None
+    ids = torch.cat([groups.prompts[:, -1:].repeat_interleave(g, 0), groups.answers], dim=1)
+    mask = torch.cat([groups.prompt_mask.repeat_interleave(g, 0), groups.answer_mask], dim=1)
+    last = groups.prompt_mask.sum(dim=1, keepdim=True).repeat_interleave(g, 0) - 1
+    positions = last + torch.arange(ids.shape[1], device=ids.device)
+    cache = DynamicCache(config=model.config)
+    if groups.prompts.shape[1] > 1:
+        before = groups.prompt_mask[:, :-1]
+        model.base_model(
+            input_ids=groups.prompts[:, :-1],
+            attention_mask=before,
+            position_ids=(before.cumsum(dim=1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        if g > 1:
+            cache.batch_repeat_interleave(g)
+    return (model if head else model.base_model)(
+        input_ids=ids[:, :ends],
+        attention_mask=mask[:, :ends],
+        position_ids=positions[:, :ends],
+        past_key_values=cache,
+        use_cache=True,
+    )
 
 
 class Backbone:
@@ -169,28 +214,20 @@ class Backbone:
         self._switch(name, trainable=trainable)
         yield
 
-    def logits(self, batch: Sequences) -> Tensor:
-        """Next-token logits at answer positions only, [b, t, v], of the adapter in use."""
-        t = batch.answer_mask.shape[1]
-        output = self.model(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            position_ids=batch.positions,
-            use_cache=False,
-            logits_to_keep=t + 1,
-        )
-        logits: Tensor = output.logits[:, :-1]
+    def group(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    ) -> AnswerGroups:
+        """Lay out n prompts and n g answers for this backbone (see `AnswerGroups`)."""
+        return group_answers(prompts, answers, self.pad_id, self.device)
+
+    def logits(self, groups: AnswerGroups) -> Tensor:
+        """Next-token logits at answer positions, [b, t, v], of the adapter in use."""
+        logits: Tensor = read_answers(self.model, groups, head=True).logits
         return logits
 
-    def hidden(self, batch: Sequences) -> Tensor:
-        """Last hidden states, [b, p + t, h], of the adapter in use."""
-        output = self.model.base_model(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            position_ids=batch.positions,
-            use_cache=False,
-        )
-        states: Tensor = output.last_hidden_state
+    def states(self, groups: AnswerGroups) -> Tensor:
+        """Last hidden states, [b, t + 1, h], of the adapter in use: the first is the prompt's."""
+        states: Tensor = read_answers(self.model, groups, head=False).last_hidden_state
         return states
 
     def _add(self, name: str, config: LoraConfig) -> None:

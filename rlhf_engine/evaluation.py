@@ -11,7 +11,7 @@ import torch
 
 from rlhf_engine import ppo_math
 from rlhf_engine.answer_sheet import SheetRow, fill_sheet
-from rlhf_engine.backbone import Backbone, pad_sequences
+from rlhf_engine.backbone import Backbone
 from rlhf_engine.errors import SnapshotError
 from rlhf_engine.files import sha256_of, write_lines
 from rlhf_engine.gate import Measured, decide, figures
@@ -171,11 +171,9 @@ def _kl_to_sft(
     backbone.add_adapter("sft", stage.run.stage_path("sft") / "adapter")
     total, tokenizer, plan = 0.0, backbone.tokenizer, stage.plan
     for item, row in zip(demonstrations, sheet, strict=True):
-        batch = pad_sequences(
+        batch = backbone.group(
             [prompt_ids(tokenizer, item.prompt, plan.max_prompt_tokens)],
             [answer_ids(tokenizer, row.answer, plan.max_answer_tokens)],
-            backbone.pad_id,
-            backbone.device,
         )
         logprobs = []
         for adapter in (candidate.name, "sft"):

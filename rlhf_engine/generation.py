@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from rlhf_engine.backbone import Backbone, pad_sequences
+from rlhf_engine.backbone import Backbone
 from rlhf_engine.errors import GenerationError
 from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings
 from rlhf_engine.render import answer_text, prompt_ids
@@ -37,8 +37,8 @@ class Drawn:
 class Decoder:
     """One batch of rows being answered by one adapter.
 
-    With one prompt and several seeds the prompt is computed once and its cache
-    repeated. Otherwise there is one seed a prompt.
+    There are g seeds for each prompt, in the prompts' order: a prompt is computed once, and
+    its cache repeated for its g rows.
     """
 
     def __init__(
@@ -49,8 +49,10 @@ class Decoder:
         seeds: Sequence[int],
         settings: SamplingSettings,
     ) -> None:
-        if len(prompts) not in (1, len(seeds)):
-            raise GenerationError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}")
+        if not prompts or len(seeds) % len(prompts):
+            raise GenerationError(
+                f"{len(seeds)} seeds cannot be shared out to {len(prompts)} prompts"
+            )
         self.backbone, self.adapter, self.settings = backbone, adapter, settings
         self.tokens: list[list[int]] = [[] for _ in seeds]
         self.logprobs: list[list[float]] = [[] for _ in seeds]
@@ -92,18 +94,17 @@ class Decoder:
 
     @torch.inference_mode()
     def _prefill(self, prompts: Sequence[Sequence[int]], rows: int) -> None:
-        batch = pad_sequences(
-            prompts, [[] for _ in prompts], self.backbone.pad_id, self.backbone.device
-        )
-        # pad_sequences keeps room for an answer; a prefill has none.
-        ids, mask, positions = batch.ids[:, :-1], batch.mask[:, :-1], batch.positions[:, :-1]
+        batch = self.backbone.group(prompts, [[] for _ in prompts])
+        mask = batch.prompt_mask
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         self._cache = DynamicCache(config=self.backbone.model.config)
-        logits = self._forward(ids, mask, positions)
-        if len(prompts) < rows:
-            self._cache.batch_repeat_interleave(rows)
-            logits, mask = logits.repeat(rows, 1), mask.repeat(rows, 1)
-            positions = positions.repeat(rows, 1)
-        self._mask, self._position, self._next_logits = mask, positions[:, -1:], logits
+        logits = self._forward(batch.prompts, mask, positions)
+        each = rows // len(prompts)
+        if each > 1:
+            self._cache.batch_repeat_interleave(each)
+        self._mask, self._position, self._next_logits = (
+            tensor.repeat_interleave(each, 0) for tensor in (mask, positions[:, -1:], logits)
+        )
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         with self.backbone.using(self.adapter):
@@ -194,26 +195,31 @@ def generate(
     batch_size: int = BATCH_SIZE,
     on_answers: Callable[[int], None] | None = None,
 ) -> list[SampledAnswer]:
-    """One answer a prompt, in the order given; batches hold prompts of like length.
+    """As many answers a prompt as there are seeds for it, in the seeds' order.
 
-    `on_answers` hears how many answers are done. An answer's tokens depend on its
+    The seeds of prompt i are those at i g to i g + g - 1. Batches hold prompts of like
+    length. `on_answers` hears how many answers are done. An answer's tokens depend on its
     seed, and, in the last bits of a probability, on the batch it was drawn in.
     """
+    each = len(seeds) // len(prompts)
     ids = [prompt_ids(backbone.tokenizer, prompt, max_prompt_tokens) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda at: len(ids[at]))
+    at_once = max(1, batch_size // each)
     answers: dict[int, SampledAnswer] = {}
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    for start in range(0, len(order), at_once):
+        picked = order[start : start + at_once]
+        places = [at * each + copy for at in picked for copy in range(each)]
         decoder = Decoder(
-            backbone, adapter, [ids[at] for at in rows], [seeds[at] for at in rows], settings
+            backbone, adapter, [ids[at] for at in picked], [seeds[at] for at in places], settings
         )
         while not decoder.done:
             decoder.step()
-        for row, at in enumerate(rows):
-            answers[at] = sampled_answer(decoder, row, prompts[at].id, seeds[at])
+        for row, place in enumerate(places):
+            prompt_id = prompts[place // each].id
+            answers[place] = sampled_answer(decoder, row, prompt_id, seeds[place])
         if on_answers is not None:
             on_answers(len(answers))
-    return [answers[at] for at in range(len(prompts))]
+    return [answers[place] for place in range(len(seeds))]
 
 
 def sampled_answer(decoder: Decoder, row: int, prompt_id: str, seed: int) -> SampledAnswer:

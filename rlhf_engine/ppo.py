@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_engine import ppo_math
-from rlhf_engine.backbone import Backbone, Sequences, pad_sequences
+from rlhf_engine.backbone import AnswerGroups, Backbone
 from rlhf_engine.critic import Critic
 from rlhf_engine.errors import SnapshotError, TrainingError
 from rlhf_engine.generation import generate
@@ -52,7 +52,7 @@ class Part:
     tensors are [b, t], but `scores` [b] and `states` [b, t, h]."""
 
     rows: list[int]
-    batch: Sequences
+    batch: AnswerGroups
     states: Tensor
     logprobs: Tensor
     reference: Tensor
@@ -236,11 +236,9 @@ class _Ppo:
         self, rows: list[int], prompts: Sequence[Prompt], answers: Sequence[SampledAnswer]
     ) -> Part:
         tokenizer = self.backbone.tokenizer
-        batch = pad_sequences(
+        batch = self.backbone.group(
             [prompt_ids(tokenizer, prompts[at], self.plan.max_prompt_tokens) for at in rows],
             [answers[at].token_ids for at in rows],
-            self.backbone.pad_id,
-            self.backbone.device,
         )
         scores, states = self.reward_model.states(batch)
         values = self.critic(states)
@@ -251,13 +249,13 @@ class _Ppo:
             states=states.clone(),
             logprobs=self._logprobs(POLICY, batch),
             reference=self._logprobs(REFERENCE, batch),
-            scores=scores,
+            scores=scores.mean(dim=0),
             values=values,
             advantages=empty,
             returns=empty,
         )
 
-    def _logprobs(self, adapter: str, batch: Sequences) -> Tensor:
+    def _logprobs(self, adapter: str, batch: AnswerGroups) -> Tensor:
         with self.backbone.using(adapter):
             logits = self.backbone.logits(batch)
         return ppo_math.gathered_logprobs(logits, batch.answers, self.ppo.temperature)

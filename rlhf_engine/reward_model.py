@@ -27,10 +27,9 @@ from trl import RewardConfig, RewardTrainer
 
 from rlhf_engine.backbone import (
     SCORE_KEY,
+    AnswerGroups,
     Backbone,
-    Sequences,
     lora_config,
-    pad_sequences,
     read_adapter,
     write_adapter,
 )
@@ -76,25 +75,21 @@ class RewardModel:
         self.head = weights[SCORE_KEY].float().squeeze(0).to(backbone.device)
 
     @torch.inference_mode()
-    def states(self, batch: Sequences) -> tuple[Tensor, Tensor]:
-        """Scores [b], and hidden states [b, t, h] before each answer token.
+    def states(self, groups: AnswerGroups) -> tuple[Tensor, Tensor]:
+        """Scores [k, b] of the k heads, and hidden states [b, t, h] before each answer token.
 
         The state at position i has read the prompt and the answer's first i tokens: what
         a critic may know when token i is drawn. The score is read after the last token;
         an empty answer is read at the end of its prompt.
         """
         with self.backbone.using(self.ADAPTER):
-            hidden = self.backbone.hidden(batch).float()
-        width = hidden.shape[1]
-        places = torch.arange(width, device=hidden.device) * batch.mask
-        last = places.argmax(dim=1)
-        raw = hidden[torch.arange(len(hidden)), last] @ self.head
-        t = batch.answer_mask.shape[1]
-        return (raw - self.mean) / self.deviation, hidden[:, -t - 1 : -1]
+            hidden = self.backbone.states(groups).float()
+        raw = hidden[torch.arange(len(hidden)), groups.lengths] @ self.head
+        return ((raw - self.mean) / self.deviation).unsqueeze(0), hidden[:, :-1]
 
-    def scores(self, batch: Sequences) -> Tensor:
-        """Scores [b], normalised."""
-        return self.states(batch)[0]
+    def scores(self, groups: AnswerGroups) -> Tensor:
+        """Scores [k, b], normalised."""
+        return self.states(groups)[0]
 
     def score_texts(
         self, prompts: Sequence[Prompt], answers: Sequence[str], plan: RunPlan, batch_size: int = 8
@@ -104,20 +99,18 @@ class RewardModel:
         for start in range(0, len(prompts), batch_size):
             part = slice(start, start + batch_size)
             batch = text_batch(self.backbone, prompts[part], answers[part], plan)
-            result.extend(self.scores(batch).tolist())
+            result.extend(self.scores(batch).mean(dim=0).tolist())
         return result
 
 
 def text_batch(
     backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence[str], plan: RunPlan
-) -> Sequences:
+) -> AnswerGroups:
     """Prompts with written answers, ready to be scored."""
     tokenizer = backbone.tokenizer
-    return pad_sequences(
+    return backbone.group(
         [prompt_ids(tokenizer, prompt, plan.max_prompt_tokens) for prompt in prompts],
         [answer_ids(tokenizer, answer, plan.max_answer_tokens) for answer in answers],
-        backbone.pad_id,
-        backbone.device,
     )
 
 
@@ -247,7 +240,7 @@ def _read_answers(
         batch = text_batch(model.backbone, prompts, texts, stage.plan)
         score, state = model.states(batch)
         kept = batch.answer_mask.bool()
-        scores.append(score.cpu())
+        scores.append(score.mean(dim=0).cpu())
         states.append(state[kept].cpu())
         row = torch.arange(start, start + len(texts)).unsqueeze(1).expand(kept.shape)
         numbers.append(row[kept.cpu()])

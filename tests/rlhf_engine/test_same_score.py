@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
-from rlhf_engine.backbone import SCORE_KEY, Backbone, pad_sequences, read_adapter
+from rlhf_engine.backbone import SCORE_KEY, Backbone, read_adapter
 from rlhf_engine.base_policy import load_tokenizer
 from rlhf_engine.pipeline import train
 from rlhf_engine.policy_version import PolicyVersionFolder
@@ -71,12 +71,11 @@ def test_a_text_gets_the_same_score_on_every_path(trained: RunFolder) -> None:
     together = torch.tensor(model.score_texts(prompts, answers, plan, batch_size=32))
     alone = torch.tensor(model.score_texts(prompts, answers, plan, batch_size=1))
     as_rollout = model.scores(
-        pad_sequences(
+        backbone.group(
             [prompt_ids(backbone.tokenizer, p, plan.max_prompt_tokens) for p in prompts],
             [answer_ids(backbone.tokenizer, a, plan.max_answer_tokens) for a in answers],
-            backbone.pad_id,
         )
-    )
+    ).mean(dim=0)
     for scores in (together, alone, as_rollout):
         torch.testing.assert_close(scores, raw, atol=1e-4, rtol=1e-4)
 
@@ -88,9 +87,9 @@ def test_the_score_does_not_depend_on_the_pad_token_count(trained: RunFolder) ->
     item = demonstrations()[0]
     prompt = prompt_ids(backbone.tokenizer, item.prompt)
     short = answer_ids(backbone.tokenizer, "Yes.")
-    beside_long = pad_sequences([prompt, prompt * 2], [short, short * 9], backbone.pad_id)
-    alone = pad_sequences([prompt], [short], backbone.pad_id)
-    torch.testing.assert_close(model.scores(beside_long)[0], model.scores(alone)[0])
+    beside_long = backbone.group([prompt, prompt * 2], [short, short * 9])
+    alone = backbone.group([prompt], [short])
+    torch.testing.assert_close(model.scores(beside_long)[:, 0], model.scores(alone)[:, 0])
 
 
 def test_serving_renders_the_prompt_that_training_rendered(
