@@ -34,6 +34,28 @@ class SftPlan:
     reuse: str | None = None
     """Folder of a finished SFT PolicyVersion trained on the same demonstrations: taken over
     instead of training again."""
+    start_from: str | None = None
+    """Folder of an earlier SFT PolicyVersion to go on from; None begins with the base policy."""
+    seen: str | None = None
+    """Folder of the snapshot that `start_from` learnt; the two are set together."""
+    replay_share: float = 0.25
+    """Share of the gold answers in `seen` that are learnt again beside the new ones."""
+    watched_questions: int = 16
+    """At most so many held-out gold answers are watched for an early stop; 0 watches none."""
+    watched_percent: int = 5
+    """Percent of the training questions kept back to be watched, where evaluation leaves no
+    held-out gold answer."""
+    watch_every_steps: int | None = None
+    """Steps between two looks at the held-out loss; None looks after each epoch."""
+    patience: int = 1
+    """Looks without a lower held-out loss after which training stops."""
+
+    def __post_init__(self) -> None:
+        if (self.start_from is None) != (self.seen is None):
+            raise PlanError(
+                "sft.start_from and sft.seen are set together: the policy to go on from, and the "
+                "snapshot it learnt"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +69,23 @@ class RewardPlan:
     margin_unsaid: float = 0.25
     margin_much: float = 0.5
     min_comparisons: int = 8
+    heads: int = 3
+    """Score heads of the ensemble; each starts elsewhere and weighs the comparisons otherwise."""
+    separate_adapters: bool = False
+    """Whether each head has an adapter of its own, trained one after the other."""
+    warm_start: str | None = None
+    """Stage folder of the last cycle's reward model; training goes on from it where it fits."""
+    label_noise: float = 0.1
+    """Share of votes taken to be mistakes, as long as raters of the same pair do not show it."""
+    rater_cap: float = 0.2
+    """Largest share of the total weight that one rater's votes may have; twice an equal share
+    where that is more."""
+    thumb_cap: float = 0.2
+    """Largest share of the total weight that pairs made of thumbs may have."""
+    centre_coefficient: float = 0.01
+    """How strongly the scores of a pair are drawn to a sum of 0."""
+    both_bad_weight: float = 0.25
+    """Weight of a comparison in which both answers were called bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +196,21 @@ RANGES: dict[str, tuple[float, float]] = {
     "learning_rate": (0, 1),
     "critic_learning_rate": (0, 1),
     "batch_size": (1, 4096),
+    "replay_share": (0, 1),
+    "watched_questions": (0, 10_000),
+    "watched_percent": (0, 50),
+    "watch_every_steps": (1, 1_000_000),
+    "patience": (1, 1000),
     "margin_slightly": (0, 10),
     "margin_unsaid": (0, 10),
     "margin_much": (0, 10),
     "min_comparisons": (2, 1_000_000),
+    "heads": (1, 16),
+    "label_noise": (0, 0.45),
+    "rater_cap": (0.01, 1),
+    "thumb_cap": (0, 0.9),
+    "centre_coefficient": (0, 1),
+    "both_bad_weight": (0, 1),
     "rollout_batches": (1, 100_000),
     "rollout_size": (2, 100_000),
     "minibatch_size": (1, 100_000),

@@ -58,7 +58,8 @@ class Comparison:
     """One rater's choice between two answers to the same prompt.
 
     `outcome` names the better answer, or says tie or both bad. `rater` is a
-    pseudonymous id. `versions` are the PolicyVersions of answers a and b.
+    pseudonymous id. `versions` are the PolicyVersions of answers a and b. `rated_at` is a
+    moment in ISO 8601, UTC; `source` names what the question was answered from.
     """
 
     id: str
@@ -70,6 +71,8 @@ class Comparison:
     rater: str = ""
     simulated: bool = False
     versions: tuple[str, str] = ("", "")
+    rated_at: str = ""
+    source: str = ""
 
     @property
     def decisive(self) -> bool:
@@ -85,6 +88,18 @@ class Comparison:
     def rejected(self) -> str:
         """The worse answer; only meaningful where `decisive`."""
         return self.answer_a if self.outcome == "b" else self.answer_b
+
+
+@dataclass(frozen=True, slots=True)
+class Thumb:
+    """One rater's up or down on one answer; the other fields are those of a Comparison."""
+
+    prompt: Prompt
+    answer: str
+    up: bool
+    rater: str = ""
+    simulated: bool = False
+    rated_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A frozen, hashed set of training data with its split by question.
 
-FOLDER/demonstrations.jsonl, comparisons.jsonl, prompts.jsonl
+FOLDER/demonstrations.jsonl, comparisons.jsonl, prompts.jsonl, thumbs.jsonl
 FOLDER/manifest.json            counts, file hashes and the snapshot's hash, written last
 """
 
@@ -17,13 +17,14 @@ from typing import Any
 
 from rlhf_engine.errors import SnapshotError
 from rlhf_engine.files import read_lines, sha256_of, sha256_of_json, write_json, write_lines
-from rlhf_engine.records import Comparison, Demonstration, Prompt, from_json, to_json
+from rlhf_engine.records import Comparison, Demonstration, Prompt, Thumb, from_json, to_json
 
 MANIFEST = "manifest.json"
 _KINDS: dict[str, type[Any]] = {
     "demonstrations": Demonstration,
     "comparisons": Comparison,
     "prompts": Prompt,
+    "thumbs": Thumb,
 }
 
 
@@ -37,17 +38,19 @@ class Snapshot:
     demonstrations: tuple[Demonstration, ...]
     comparisons: tuple[Comparison, ...]
     prompts: tuple[Prompt, ...]
+    thumbs: tuple[Thumb, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> Snapshot:
         """Read a snapshot; SnapshotError if it is missing or was changed since freezing."""
         manifest = _read_manifest(folder)
         rows: dict[str, tuple[Any, ...]] = {}
-        for name, kind in _KINDS.items():
+        # A snapshot may have been frozen before there were thumbs.
+        for name in _KINDS.keys() & manifest["files"].keys():
             path = folder / f"{name}.jsonl"
             if sha256_of(path) != manifest["files"][name]:
                 raise SnapshotError(f"{path} was changed after freezing; start a new run")
-            rows[name] = tuple(from_json(kind, row) for row in read_lines(path))
+            rows[name] = tuple(from_json(_KINDS[name], row) for row in read_lines(path))
         return cls(folder, manifest["hash"], manifest["files"]["demonstrations"], **rows)
 
     def training_demonstrations(self) -> list[Demonstration]:
@@ -65,13 +68,15 @@ def freeze(
     demonstrations: Sequence[Demonstration],
     comparisons: Sequence[Comparison],
     prompts: Sequence[Prompt],
+    thumbs: Sequence[Thumb] = (),
 ) -> Snapshot:
     """Write a snapshot and return it as read back.
 
     Raises SnapshotError where a question of the training side also stands on the
     held-out or exam side, or where there is nothing to train on.
     """
-    _refuse_leaks([d.prompt for d in demonstrations] + [c.prompt for c in comparisons], prompts)
+    judged: list[Demonstration | Comparison | Thumb] = [*demonstrations, *comparisons, *thumbs]
+    _refuse_leaks([item.prompt for item in judged], prompts)
     if not any(item.prompt.split == "train" for item in demonstrations):
         raise SnapshotError(
             "there is no gold answer to train on; add a data source with question-answer pairs "
@@ -81,6 +86,7 @@ def freeze(
         "demonstrations": demonstrations,
         "comparisons": comparisons,
         "prompts": prompts,
+        "thumbs": thumbs,
     }
     for name, items in rows.items():
         write_lines(folder / f"{name}.jsonl", [to_json(item) for item in items])
