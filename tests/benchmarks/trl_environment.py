@@ -20,14 +20,14 @@ DEFAULT_FOLDER = Path.home() / ".cache" / "heed" / "benchmarks" / f"trl-{TRL_VER
 _INSTALL_TIMEOUT_S = 300
 
 
-class EnvironmentFailure(Exception):
+class TrlUnavailableError(Exception):
     """The environment could not be made; the text says what to do."""
 
 
 def ensure_environment(folder: Path = DEFAULT_FOLDER) -> Path:
     """Make the environment where it is missing; returns its Python.
 
-    The first call fetches one wheel (1 MB) from the package index; EnvironmentFailure if that
+    The first call fetches one wheel (1 MB) from the package index; TrlUnavailableError if that
     fails. Later calls need no network.
     """
     python = folder / "bin" / "python"
@@ -69,7 +69,7 @@ def _install(packages: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         trouble = str(error)
     if trouble:
-        raise EnvironmentFailure(
+        raise TrlUnavailableError(
             f"trl {TRL_VERSION} could not be installed into {packages}: {trouble}; connect to a "
             f"package index, or unpack the wheel trl-{TRL_VERSION}-py3-none-any.whl there"
         )
