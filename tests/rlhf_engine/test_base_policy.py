@@ -6,6 +6,8 @@ import http.server
 import json
 import multiprocessing
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -14,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_engine.base_policy import base_hash, check_base, fetch_base, load_tokenizer, read_manifest
+from rlhf_engine.base_fetch import fetch_base
+from rlhf_engine.base_policy import base_hash, check_base, load_tokenizer, read_manifest
 from rlhf_engine.errors import BasePolicyError
 from tests.tiny import tiny_base
 
@@ -37,6 +40,38 @@ def test_a_good_base_is_described(base: Path) -> None:
     assert (info.name, info.layers, info.context) == ("base", 2, 1024)
     assert info.vocab == len(load_tokenizer(base))
     assert info.hash == base_hash(base)
+
+
+def from_a_bare_process(statement: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What a fresh interpreter says of `folder`; it fails where that loaded torch."""
+    script = f"""
+import sys
+from pathlib import Path
+from rlhf_engine.base_check import check_base, prepare_and_check
+{statement}
+sys.exit("torch was loaded" if "torch" in sys.modules else 0)
+"""
+    command = [sys.executable, "-c", script, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_base_is_looked_at_without_loading_torch(base: Path) -> None:
+    found = from_a_bare_process("print(check_base(Path(sys.argv[1])))", base)
+    assert (found.returncode, found.stdout.strip()) == (0, str(check_base(base))), found.stderr
+
+
+def test_what_is_wrong_with_a_base_is_told_without_loading_torch(base: Path) -> None:
+    (base / "chat_template.jinja").unlink()
+    found = from_a_bare_process("check_base(Path(sys.argv[1]))", base)
+    assert "BasePolicyError" in found.stderr
+    assert "has no chat template" in found.stderr
+
+
+def test_a_fetched_base_is_made_ready_without_loading_torch(base: Path) -> None:
+    edit(base / "tokenizer_config.json", pad_token="<|im_end|>")
+    found = from_a_bare_process("prepare_and_check(Path(sys.argv[1]))", base)
+    assert found.returncode == 0, found.stderr
+    assert json.loads((base / "tokenizer_config.json").read_text())["pad_token"] == "<|endoftext|>"
 
 
 def test_the_hash_follows_weights_tokenizer_and_template(base: Path, tmp_path: Path) -> None:
