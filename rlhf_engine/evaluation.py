@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from rlhf_engine.reward_model import RewardModel
 from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.stage import Stage
 from rlhf_engine.statistics import Interval, mean_interval
+
+SCORED_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,25 @@ def run_evaluation(stage: Stage, snapshot: Snapshot) -> tuple[StageReport, GateR
 
 
 def score_answers(
-    plan: RunPlan, reward_model: Path, dtype: str, prompts: Sequence[Prompt], answers: Sequence[str]
+    plan: RunPlan,
+    reward_model: Path,
+    dtype: str,
+    prompts: Sequence[Prompt],
+    answers: Sequence[str],
+    on_done: Callable[[int], None] | None = None,
 ) -> list[float]:
-    """Scores of written answers by a stored reward model (the folder of its stage)."""
+    """Scores of written answers by a stored reward model (the folder of its stage).
+
+    `on_done` hears how many are scored.
+    """
     model = RewardModel(Backbone.load(Path(plan.base), dtype), reward_model)
-    return model.score_texts(prompts, answers, plan)
+    scores: list[float] = []
+    for start in range(0, len(prompts), SCORED_AT_ONCE):
+        part = slice(start, start + SCORED_AT_ONCE)
+        scores += model.score_texts(prompts[part], answers[part], plan)
+        if on_done is not None:
+            on_done(len(scores))
+    return scores
 
 
 def _players(stage: Stage) -> tuple[Player, Player]:
