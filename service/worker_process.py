@@ -89,21 +89,19 @@ def quiet_environment(threads: int) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": str(threads)} | SHORT_SPIN
 
 
-def memory_mb(pid: int) -> float:
-    """Memory in MB of a process and all its children, shared pages counted once.
-
-    0 where the process is gone.
-    """
+def family_of(pid: int) -> list[psutil.Process]:
+    """A process and all it started, and what these started; empty where the process is gone."""
     try:
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0.0
-    return sum(_proportional_bytes(process) for process in family) / 1e6
+        return []
 
 
-def _proportional_bytes(process: psutil.Process) -> int:
+def held_mb(process: psutil.Process) -> float:
+    """Memory in MB, of pages shared by n processes an nth; 0 where the process is gone."""
     try:
         full = process.memory_full_info()
-        return int(getattr(full, "pss", full.rss))
     except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-        return 0
+        return 0.0
+    return float(getattr(full, "pss", full.rss)) / 1e6

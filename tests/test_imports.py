@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny import tiny_base
+
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
+HEAVY = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "scipy", "matplotlib")
 
 ENGINE_ALONE = "The engine knows neither the service nor the plugins nor their libraries"
 PLUGINS_ALONE = "Plugins know only the contract and their own client library"
@@ -56,6 +59,32 @@ def test_importing_the_app_leaves_torch_unloaded() -> None:
 
 def test_the_commands_help_leaves_torch_unloaded() -> None:
     assert loaded_after("from service.cli import main; main(['--help'])") == set()
+
+
+def test_a_demonstration_up_to_its_server_leaves_torch_unloaded(tmp_path: Path) -> None:
+    """The demonstration's own process stays to the end, beside the server and the training."""
+    base = tiny_base(tmp_path / "base")
+    statement = (
+        "from pathlib import Path; from service.demo.run import Demo, Options; import os; "
+        f"os.environ['HEED_BASE_POLICY'] = {str(base)!r}; "
+        f"Demo(Options(home=Path({str(tmp_path / 'home')!r}))).prepare()"
+    )
+    assert loaded_after(statement) == set()
+    assert (tmp_path / "home" / "demo" / "speed.out.json").exists()
+
+
+@pytest.mark.parametrize("command", ["check", "sync", "fetch-base", "export preference out.jsonl"])
+def test_commands_that_do_not_train_leave_torch_unloaded(tmp_path: Path, command: str) -> None:
+    (tmp_path / "gold.csv").write_text("question,answer\nWhen?,At nine.\n")
+    (tmp_path / "heed.toml").write_text(
+        f"base_policy = {json.dumps(str(tiny_base(tmp_path / 'base')))}\n"
+        '[[sources]]\nname = "gold"\nplugin = "faq_csv"\noptions = { path = "gold.csv" }\n'
+    )
+    statement = (
+        f"import os; os.chdir({str(tmp_path)!r}); from service.cli import main; "
+        f"assert main(['sync']) == 0; assert main({command.split()!r}) in (0, 3)"
+    )
+    assert loaded_after(statement) == set()
 
 
 def test_the_measure_sees_torch_where_it_is_loaded() -> None:

@@ -67,6 +67,7 @@ def score(
     reward_model: Path,
     prompts: Sequence[rlhf_engine.Prompt],
     answers: Sequence[str],
+    on_done: OnDone | None = None,
 ) -> list[float]:
     """Scores of answers by the reward model of a run; kept in `folder` under `name`."""
     job = {
@@ -77,7 +78,7 @@ def score(
         "answers": list(answers),
         "threads": plan.threads,
     }
-    return [float(value) for value in _result(folder, name, job)]
+    return [float(value) for value in _result(folder, name, job, on_done)]
 
 
 def _result(folder: Path, name: str, job: dict[str, Any], on_done: OnDone | None = None) -> Any:
@@ -159,11 +160,17 @@ def _draw(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _score(job: dict[str, Any]) -> list[float]:
-    from rlhf_engine.evaluation import score_answers
-
     plan = from_json(rlhf_engine.RunPlan, job["plan"])
     prompts = [from_json(rlhf_engine.Prompt, row) for row in job["prompts"]]
-    return score_answers(plan, Path(job["reward_model"]), plan.dtype, prompts, job["answers"])
+    scores: list[float] = rlhf_engine.score_answers(
+        plan,
+        Path(job["reward_model"]),
+        plan.dtype,
+        prompts,
+        job["answers"],
+        on_done=lambda done: _tell(done, len(prompts)),
+    )
+    return scores
 
 
 def _tell(done: int, total: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlhf_engine.files import write_json
 from rlhf_engine.records import from_json
+from service.demo.memory import Peak
 from service.demo.sizing import Sizes, Speed
 from service.errors import SettingsError
 
@@ -31,7 +32,8 @@ class Done:
     finished: tuple[str, ...] = ()
     """Steps that came to their end in some go."""
     took_s: dict[str, float] = field(default_factory=dict)
-    peak_mb: float = 0.0
+    peak: Peak = field(default_factory=Peak)
+    """The most memory held at once, over all goes."""
 
 
 def read(home: Path, data: str) -> Done:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rlhf_engine
 from rlhf_engine.files import read_lines, write_json
-from rlhf_engine.statistics import Interval, mean_interval
 from service.demo import engine_job
+
+if TYPE_CHECKING:
+    from rlhf_engine.statistics import Interval
 
 SHEETS = (("base", "base"), ("SFT", "sft"), ("PPO", "candidate"))
 """Name in the table, and file among the run's answers."""
@@ -32,7 +34,7 @@ class Answers:
 
     def interval(self, key: str) -> Interval:
         """Mean of a figure with its interval."""
-        return mean_interval(self.values(key))
+        return _mean_interval(self.values(key))
 
     def values(self, key: str) -> list[float]:
         """A figure of every answer, in the order of the questions."""
@@ -43,8 +45,13 @@ class Answers:
         return [float(row[key]) for row in self.rows]
 
 
-def gather(folder: Path, run: rlhf_engine.RunFolder) -> list[Answers]:
-    """What the run's policies answered, scored by its reward model where it trained one."""
+def gather(
+    folder: Path, run: rlhf_engine.RunFolder, on_done: engine_job.OnDone | None = None
+) -> list[Answers]:
+    """What the run's policies answered, scored by its reward model where it trained one.
+
+    `on_done` hears how many answers of how many are scored.
+    """
     plan = run.plan()
     sheets = [
         (name, read_lines(run.path / "answers" / f"{file}.jsonl"))
@@ -58,7 +65,7 @@ def gather(folder: Path, run: rlhf_engine.RunFolder) -> list[Answers]:
     prompts = [by_id[row["prompt_id"]] for _, rows in sheets for row in rows]
     texts = [row["answer"] for _, rows in sheets for row in rows]
     scores = engine_job.score(
-        folder, "scores", plan, run.stage_path("reward_model"), prompts, texts
+        folder, "scores", plan, run.stage_path("reward_model"), prompts, texts, on_done
     )
     answers, first = [], 0
     for name, rows in sheets:
@@ -93,7 +100,7 @@ def gains(answers: Sequence[Answers]) -> list[tuple[str, ...]]:
     ):
         if after in by_name and before in by_name and by_name[after].values(key):
             pairs = zip(by_name[before].values(key), by_name[after].values(key), strict=True)
-            gain = mean_interval([late - early for early, late in pairs])
+            gain = _mean_interval([late - early for early, late in pairs])
             rows.append((f"{after} over {before}", key, _shown(gain, digits)))
     return rows
 
@@ -136,6 +143,13 @@ def write_report(path: Path, answers: Sequence[Answers], extra: dict[str, Any]) 
             **extra,
         },
     )
+
+
+def _mean_interval(values: Sequence[float]) -> Interval:
+    # Imported here: scipy takes memory, of which there is more once training has ended.
+    from rlhf_engine.statistics import mean_interval
+
+    return mean_interval(values)
 
 
 def _shown(interval: Interval, digits: int) -> str:

@@ -20,7 +20,7 @@ from service import policies, training
 from service.commands import terminal
 from service.commands.maintenance import fetch_with_progress
 from service.database import migrate, open_database, session
-from service.demo import configuration, engine_job, pairs, progress_file, report, sizing
+from service.demo import configuration, console, engine_job, pairs, progress_file, report, sizing
 from service.demo.memory import PeakMemory
 from service.demo.server import DemoServer
 from service.errors import TrainingRunError
@@ -69,41 +69,49 @@ class Demo:
         self.settings = configuration.first_settings(self.home, options.port, options.handbook)
         self.database: Engine
         self.base: Path
+        self._base_ready_at = 0.0
+        self.memory = PeakMemory(self.done.peak)
         self.server = DemoServer(options.port, self.home / "server.log")
 
     def run(self) -> None:
         """Every step, then the page until Ctrl-C (unless only once)."""
-        memory = PeakMemory()
-        memory.start()
+        self.memory.start()
         try:
-            self._loop()
+            self.prepare()
+            self._serve()
+            self._train()
             answers = self._gather()
-            self._keep(peak_mb=max(self.done.peak_mb, memory.stop()))
-            self._show(answers)
+            self.memory.stop()
+            console.show_results(self.home, answers, self.done, STEPS)
             if not self.options.once:
                 terminal.say(f"The page is at {self.server.url}; Ctrl-C ends the demonstration.")
                 self.server.wait()
         finally:
             self.server.stop()
 
-    def _loop(self) -> None:
+    def prepare(self) -> None:
+        """Everything that comes before the page: base policy, data, sizes."""
         with self._step("base policy") as step:
             self.base = fetch_with_progress(self.settings, step)
-        cached = time.monotonic()
+        self._base_ready_at = time.monotonic()
         with self._step("data") as step:
             self.bring_data(step)
         with self._step("speed and sizes") as step:
             self._choose_sizes(step)
         self._show_sizes()
+
+    def _serve(self) -> None:
         with self._step("server") as step:
             step("loading the base policy for the page", 0, 0, None)
             self.server.start()
             self.server.wait_until_ready()
-        since = time.monotonic() - cached
+        since = time.monotonic() - self._base_ready_at
         terminal.say(
             f"The page answers at {self.server.url} ({since:.0f} s after the base policy was "
             "there), while training goes on."
         )
+
+    def _train(self) -> None:
         with self._step("cycle 1: SFT") as step:
             self._cycle(CYCLE_1, "the gold answers", step)
         with self._step("answer pairs") as step:
@@ -199,6 +207,7 @@ class Demo:
 
         def told(progress: rlhf_engine.Progress) -> None:
             what = f"{progress.stage}: {progress.note or 'at work'}"
+            self.memory.during = f"{name}, {what}"
             step(what, progress.step, progress.total, progress.left_s)
 
         ended = training.follow(self.database, self.settings, run_id, BY, told)
@@ -257,45 +266,12 @@ class Demo:
 
     def _gather(self) -> list[report.Answers]:
         with self._step("tables") as step:
-            step("scoring the answers to the exam", 0, 0, None)
-            return report.gather(self.work, self._run_folder(CYCLE_2))
-
-    def _show(self, answers: list[report.Answers]) -> None:
-        count = len(answers[0].rows)
-        terminal.table(
-            f"Before and after, on {count} questions no training saw (feedback: simulated)",
-            ("policy", "chrF", "ROUGE-L", "mean reward", "words"),
-            report.before_and_after(answers),
-        )
-        terminal.table(
-            "Gains, question by question", ("policies", "figure", "gain"), report.gains(answers)
-        )
-        terminal.table("Three sample answers of each version", ("", ""), report.samples(answers))
-        took = self.done.took_s
-        terminal.table("Time", ("step", "took"), [(s, f"{took.get(s, 0):.0f} s") for s in STEPS])
-        total = sum(took.values())
-        terminal.say(
-            f"In all {terminal.duration(total)}; peak memory of all processes "
-            f"{self.done.peak_mb:.0f} MB."
-        )
-        extra = {"took_s": took, "peak_mb": self.done.peak_mb, "sizes": self._sizes()[0].name}
-        report.write_report(self.home / "report.json", answers, extra)
+            step("loading the reward model", 0, 0, None)
+            told = _with_time_left(step, "scoring the answers to the exam")
+            return report.gather(self.work, self._run_folder(CYCLE_2), told)
 
     def _show_sizes(self) -> None:
-        sizes, speed = self._sizes()
-        costs = sizing.estimate(sizes, speed, self._learnt_questions())
-        terminal.say(
-            f"This machine reads {speed.forward_tokens_per_s:.0f} tokens/s in {speed.dtype} and "
-            f'draws {speed.drawn_tokens_per_s:.0f}; preset "{sizes.name}":'
-        )
-        terminal.table(
-            "Sizes", ("size", "value"), sizing.described(sizes, self._learnt_questions())
-        )
-        terminal.table(
-            "Estimated time",
-            ("step", "about"),
-            [(name, terminal.duration(cost)) for name, cost in costs.items()],
-        )
+        console.show_sizes(*self._sizes(), self._learnt_questions())
 
     def seconds_left(self) -> float:
         """Of the time that was asked for, over all goes."""
@@ -306,6 +282,7 @@ class Demo:
         number = STEPS.index(name) + 1
         terminal.say(f"[{number}/{len(STEPS)}] {name}{self._time_left_from(name)}")
         began = time.monotonic()
+        self.memory.during = name
         try:
             with terminal.steps() as step:
                 yield step
@@ -313,7 +290,7 @@ class Demo:
                 self._keep(finished=(*self.done.finished, name))
         finally:
             spent = self.done.took_s.get(name, 0.0) + time.monotonic() - began
-            self._keep(took_s={**self.done.took_s, name: spent})
+            self._keep(took_s={**self.done.took_s, name: spent}, peak=self.memory.peak)
 
     def _time_left_from(self, name: str) -> str:
         if self.done.sizes is None or self.done.speed is None:

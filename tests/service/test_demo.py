@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from sqlmodel import select
 from rlhf_engine.records import Demonstration, Prompt, SampledAnswer
 from service.commands import terminal
 from service.database import migrate, open_database, session
-from service.demo import configuration, pairs, progress_file, sizing
-from service.demo.memory import PeakMemory
+from service.demo import configuration, console, pairs, progress_file, sizing
+from service.demo.memory import Peak, PeakMemory
+from service.demo.report import Answers
 from service.demo.run import STEPS, Demo, Options
 from service.demo.server import DemoServer
 from service.demo.voter import ERROR_SHARE, vote
@@ -204,11 +206,16 @@ def test_a_server_that_cannot_start_says_where_to_look(tmp_path: Path) -> None:
     assert "nonsense" in (tmp_path / "server.log").read_text()
 
 
-def test_peak_memory_counts_children() -> None:
+HOLDS_200_MB = "b = bytearray(200_000_000); print(1, flush=True); input()"
+
+
+def test_the_peak_says_which_process_held_how_much_and_when() -> None:
     memory = PeakMemory()
+    memory.during = "cycle 1: SFT"
     memory.start()
+    # The words after the script are what the module's name is in a worker's command line.
     child = subprocess.Popen(
-        [sys.executable, "-c", "b = bytearray(200_000_000); print(1, flush=True); input()"],
+        [sys.executable, "-c", HOLDS_200_MB, "-m", "service.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -216,10 +223,40 @@ def test_peak_memory_counts_children() -> None:
     assert child.stdout.readline()
     seen = threading.Event()
     for _ in range(200):
-        if memory.peak_mb > 200 or seen.wait(0.05):
+        if memory.peak.held_mb.get("worker", 0) > 200 or seen.wait(0.05):
             break
     child.communicate(b"\n")
-    assert memory.stop() > 200
+    memory.during = "tables"
+    peak = memory.stop()
+    assert 200 < peak.held_mb["worker"] < 260
+    assert peak.held_mb["demo"] > 10
+    assert peak.total_mb == sum(peak.held_mb.values())
+    assert peak.during == "cycle 1: SFT"
+
+
+def test_a_lower_peak_does_not_replace_that_of_an_earlier_go() -> None:
+    known = Peak({"worker": 1e6}, "cycle 2")
+    memory = PeakMemory(known)
+    memory.start()
+    assert memory.stop() is known
+
+
+def test_the_memory_at_its_peak_is_shown_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = progress_file.read(tmp_path, "company")
+    peak = Peak({"demo": 100.0, "worker": 2000.4, "server": 900.0}, "cycle 2, ppo: answers")
+    kept = progress_file.keep(tmp_path, done, peak=peak)
+    assert progress_file.read(tmp_path, "company") == kept
+    row = {"question": "When?", "gold": GOLD, "answer": CLOSE, "chrf": 80.0, "rouge_l": 0.9}
+    console.show_results(tmp_path, [Answers("base", [row] * 4, [])], kept, STEPS)
+    said = capsys.readouterr().out
+    at = [said.index(text) for text in ("2000 MB", "900 MB", "100 MB", "3000 MB")]
+    assert at == sorted(at), "the largest comes first, the sum last"
+    assert "during cycle 2, ppo: answers." in said
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["peak_mb"] == 3000.4
+    assert written["peak"] == {"during": peak.during, "held_mb": peak.held_mb}
 
 
 def test_the_time_spent_is_kept_over_goes(tmp_path: Path) -> None:

@@ -16,6 +16,13 @@ import pytest
 
 from tests.tiny import tiny_base
 
+WITHOUT_TORCH = """
+import sys
+from service.cli import main
+code = main(sys.argv[1:])
+sys.exit("the demonstration's own process loaded torch" if "torch" in sys.modules else code)
+"""
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -23,7 +30,7 @@ def start(home: Path, base: Path, port: int, log: Path) -> subprocess.Popen[byte
     options = ("--minutes", "1", "--home", str(home), "--port", str(port))
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "demo", "--once", *options],
+            [sys.executable, "-c", WITHOUT_TORCH, "demo", "--once", *options],
             stdout=output,
             stderr=output,
             env=os.environ | {"HEED_BASE_POLICY": str(base), "COLUMNS": "120"},
@@ -72,6 +79,8 @@ def test_killed_half_way_the_demonstration_goes_on_where_it_stopped(
     assert set(report["policies"]) == {"base", "SFT", "PPO"}
     assert report["feedback"] == "simulated"
     assert 0 < report["peak_mb"] <= 4000
+    assert {"demo", "server"} <= set(report["peak"]["held_mb"])
+    assert "scoring the answers to the exam" in said
 
 
 def _count(home: Path, rows: str) -> int:
