@@ -191,10 +191,11 @@ class Backbone:
         self._peft.base_model.delete_adapter(name)
         self._peft.peft_config.pop(name, None)
 
-    def save_adapter(self, name: str, folder: Path) -> None:
-        """Write an adapter as a PEFT folder (safetensors and JSON)."""
+    def save_adapter(self, name: str, folder: Path, score: Tensor | None = None) -> None:
+        """Write an adapter as a PEFT folder (safetensors and JSON); with score heads [k, h] as
+        a sequence classifier of k labels, which is what a reward model is to PEFT."""
         assert self._peft is not None
-        write_adapter(self._peft, name, folder)
+        write_adapter(self._peft, name, folder, score)
 
     def adapter_parameters(self, name: str) -> list[torch.nn.Parameter]:
         """The adapter's parameters in a fixed order."""
@@ -284,13 +285,18 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise PolicyVersionError(f"adapter {folder} cannot be read: {error}") from error
 
 
-def write_adapter(model: PeftModel, name: str, folder: Path) -> None:
-    """Write one adapter of a PEFT model as safetensors and JSON, each file atomically."""
+def write_adapter(model: PeftModel, name: str, folder: Path, score: Tensor | None = None) -> None:
+    """Write one adapter of a PEFT model as safetensors and JSON, each file atomically; with
+    score heads [k, h], if given."""
     state = get_peft_model_state_dict(model, adapter_name=name)
+    config = config_json(model.peft_config[name])
+    if score is not None:
+        state[SCORE_KEY] = score
+        config |= {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
     tensors = {key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}
     with replaced(folder / ADAPTER_WEIGHTS) as temporary:
         save_file(tensors, str(temporary), metadata={"format": "pt"})
-    write_json(folder / ADAPTER_CONFIG, config_json(model.peft_config[name]))
+    write_json(folder / ADAPTER_CONFIG, config)
 
 
 def config_json(config: LoraConfig) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from rlhf_engine.plan import RunPlan
 from rlhf_engine.plots import plot_run
 from rlhf_engine.ppo import run_ppo
 from rlhf_engine.records import GateReport, StageReport
-from rlhf_engine.reward_model import run_reward_model
+from rlhf_engine.reward_stage import run_reward_model
 from rlhf_engine.run_folder import Progress, RunFolder
 from rlhf_engine.sft import run_sft
 from rlhf_engine.signals import RewardSignal

@@ -3,81 +3,113 @@
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
-from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from rlhf_engine.backbone import SCORE_KEY, Backbone, read_adapter
 from rlhf_engine.base_policy import load_tokenizer
+from rlhf_engine.pair_rows import LABELS, PairCollator, tokenised
 from rlhf_engine.pipeline import train
 from rlhf_engine.policy_version import PolicyVersionFolder
+from rlhf_engine.preferences import Pair
 from rlhf_engine.records import SamplingSettings
 from rlhf_engine.render import answer_ids, prompt_ids
-from rlhf_engine.reward_model import RewardModel, ScoreHead, tokenised
+from rlhf_engine.reward_model import RewardModel, adapter_folder, adapter_name
+from rlhf_engine.reward_training import Scorer
 from rlhf_engine.run_folder import RunFolder
 from rlhf_engine.torch_engine import Ended, Event, Failed, TorchEngine
 from tests.rlhf_engine.runs import comparisons, demonstrations, tiny_plan, tiny_run
 from tests.tiny import tiny_base
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+@pytest.fixture(scope="module", params=["shared adapter", "separate adapters"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("same-score")
     plan = tiny_plan(tiny_base(folder / "base"), stages=("snapshot", "sft", "reward_model"))
+    separate = request.param == "separate adapters"
+    plan = replace(plan, reward_model=replace(plan.reward_model, separate_adapters=separate))
     run = tiny_run(folder / "run", plan)
     train(run.path)
     return run
 
 
-def trainer_scores(run: RunFolder) -> torch.Tensor:
-    """Scores as RewardTrainer computes them: its collator, padding right, its classifier."""
+def pairs() -> list[Pair]:
+    """The two answers of every comparison of the tiny run."""
+    return [Pair(i.prompt, i.chosen, i.rejected, 0.9, 0.0, 1.0) for i in comparisons()]
+
+
+def trainer_scores(run: RunFolder, model: RewardModel) -> torch.Tensor:
+    """Raw scores [k, 2n] as the trainer computes them: its rows, its collator, its module."""
+    rows, _ = tokenised(model.backbone.tokenizer, pairs(), run.plan())
+    collator = PairCollator(model.backbone.pad_id)
+    found = []
+    for number in range(model.scale.adapters):
+        _, weights = read_adapter(adapter_folder(run.stage_path("reward_model"), number))
+        heads = weights[SCORE_KEY]
+        batch = collator([{**row, "weights": [1.0] * len(heads)} for row in rows])
+        with model.backbone.using(adapter_name(number)), torch.inference_mode():
+            inputs = {name: value for name, value in batch.items() if name not in LABELS}
+            found.append(Scorer(model.backbone, heads)(**inputs))
+    return torch.cat(found)
+
+
+def classifier_scores(run: RunFolder, number: int) -> torch.Tensor:
+    """Raw scores [2n, k] of one adapter as PEFT and transformers read its folder, without any
+    code of this engine's: whole sequences, padded right, one label a head."""
     plan = run.plan()
     tokenizer = load_tokenizer(Path(plan.base))
+    folder = adapter_folder(run.stage_path("reward_model"), number)
+    heads = len(read_adapter(folder)[1][SCORE_KEY])
     model = AutoModelForSequenceClassification.from_pretrained(
-        plan.base, num_labels=1, dtype=torch.float32
+        plan.base, num_labels=heads, dtype=torch.float32
     )
     model.config.pad_token_id = tokenizer.pad_token_id
-    head = ScoreHead(model.score.in_features, 1, bias=False)
-    model.score = head
-    adapter = run.stage_path("reward_model") / "adapter"
-    wrapped = PeftModel.from_pretrained(model, adapter).eval()
-    _, weights = read_adapter(adapter)
-    stored = wrapped.base_model.model.score.modules_to_save["default"].weight
-    torch.testing.assert_close(stored, weights[SCORE_KEY])
-    batch = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)(
-        tokenised(tokenizer, comparisons(), plan)
-    )
+    wrapped = PeftModel.from_pretrained(model, folder).eval()
+    rows, _ = tokenised(tokenizer, pairs(), plan)
+    texts = [
+        row["prompt_ids"] + ids for row in rows for ids in (row["chosen_ids"], row["rejected_ids"])
+    ]
+    width = max(map(len, texts))
+    ids = torch.tensor([text + [tokenizer.pad_token_id] * (width - len(text)) for text in texts])
+    mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
     with torch.inference_mode():
-        logits = wrapped(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-        ).logits
-    scores: torch.Tensor = logits.squeeze(-1)
+        scores: torch.Tensor = wrapped(input_ids=ids, attention_mask=mask).logits
     return scores
 
 
 def test_a_text_gets_the_same_score_on_every_path(trained: RunFolder) -> None:
-    plan = trained.plan()
+    plan, folder = trained.plan(), trained.stage_path("reward_model")
     backbone = Backbone.load(Path(plan.base))
-    model = RewardModel(backbone, trained.stage_path("reward_model"))
-    pairs = comparisons()
-    answers = [item.chosen for item in pairs] + [item.rejected for item in pairs]
-    prompts = [item.prompt for item in pairs] * 2
-    raw = (trainer_scores(trained) - model.mean) / model.deviation
+    model = RewardModel(backbone, folder)
+    prompts = [item.prompt for item in comparisons()]
+    answers = [text for item in comparisons() for text in (item.chosen, item.rejected)]
+    each = [prompt for prompt in prompts for _ in range(2)]
+    expected = torch.cat(
+        [classifier_scores(trained, number).T for number in range(model.scale.adapters)]
+    )
+    expected = (expected - model.mean) / model.deviation
+    assert expected.shape == (3, len(answers))
 
-    together = torch.tensor(model.score_texts(prompts, answers, plan, batch_size=32))
-    alone = torch.tensor(model.score_texts(prompts, answers, plan, batch_size=1))
     as_rollout = model.scores(
         backbone.group(
-            [prompt_ids(backbone.tokenizer, p, plan.max_prompt_tokens) for p in prompts],
+            [prompt_ids(backbone.tokenizer, p, plan.max_prompt_tokens) for p in each],
             [answer_ids(backbone.tokenizer, a, plan.max_answer_tokens) for a in answers],
         )
-    ).mean(dim=0)
-    for scores in (together, alone, as_rollout):
-        torch.testing.assert_close(scores, raw, atol=1e-4, rtol=1e-4)
+    )
+    for scores in (
+        (trainer_scores(trained, model) - model.mean) / model.deviation,
+        model.text_scores(prompts, answers, plan, batch_size=32),
+        model.text_scores(each, answers, plan, batch_size=1),
+        as_rollout,
+    ):
+        torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
+    means = model.score_texts(prompts, answers, plan)
+    torch.testing.assert_close(torch.tensor(means), expected.mean(dim=0), atol=1e-4, rtol=1e-4)
 
 
 def test_the_score_does_not_depend_on_the_pad_token_count(trained: RunFolder) -> None:

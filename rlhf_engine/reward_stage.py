@@ -1,0 +1,105 @@
+"""Stage reward_model: learn from votes what people would prefer, then measure it.
+
+Votes become pairs (preferences.py), pairs train heads over one backbone
+(reward_training.py), the scores get their scale and PPO its critic, and held-out votes say
+what it is all worth (reward_report.py). One copy of the base policy serves all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf_engine.backbone import Backbone
+from rlhf_engine.base_policy import base_hash
+from rlhf_engine.critic import Critic
+from rlhf_engine.errors import SnapshotError, TrainingError
+from rlhf_engine.preferences import Pair, gather_pairs
+from rlhf_engine.records import StageReport
+from rlhf_engine.reward_model import CRITIC, RewardModel, Scale, text_groups
+from rlhf_engine.reward_report import measure
+from rlhf_engine.reward_training import train_heads
+from rlhf_engine.snapshot import Snapshot
+from rlhf_engine.stage import Stage
+
+MOST_CRITIC_TOKENS = 30_000
+"""Answer tokens whose states are kept to fit the critic; those of the newest votes."""
+
+
+def run_reward_model(stage: Stage, snapshot: Snapshot) -> StageReport:
+    """Train on the votes of the training side, then measure on the held-out ones."""
+    plan = stage.plan.reward_model
+    decisive = [item for item in snapshot.comparisons if item.decisive]
+    train = sum(item.prompt.split == "train" for item in decisive)
+    if train < plan.min_comparisons:
+        raise SnapshotError(
+            f"{train} comparisons with a clear choice are too few for a reward model; "
+            f"at least {plan.min_comparisons} are needed"
+        )
+    evidence = gather_pairs(snapshot.comparisons, snapshot.thumbs, plan)
+    figures: dict[str, Any] = {
+        "comparisons": len(snapshot.comparisons),
+        "decisive": len(decisive),
+        "simulated": sum(item.simulated for item in snapshot.comparisons),
+        "train": train,
+        "pairs": len(evidence.pairs),
+    }
+    backbone = Backbone.load(Path(stage.plan.base), stage.dtype)
+    figures |= evidence.figures | train_heads(stage, backbone, evidence.pairs)
+    model = _scaled(stage, backbone, evidence.pairs)
+    figures |= measure(model, snapshot, stage)
+    replace(model.scale, temperature=figures["temperature"]).write(stage.path)
+    return StageReport(stage.name, stage.seconds(), figures)
+
+
+def _scaled(stage: Stage, backbone: Backbone, pairs: Sequence[Pair]) -> RewardModel:
+    """Write the scale of the scores, and the critic that PPO starts with, from one pass over the
+    answers of the training side."""
+    reward = stage.plan.reward_model
+    scale = Scale(
+        means=(0.0,) * reward.heads,
+        deviations=(1.0,) * reward.heads,
+        adapters=reward.heads if reward.separate_adapters else 1,
+        base=base_hash(Path(stage.plan.base)),
+    )
+    scale.write(stage.path)
+    raw, states, answers = _read_answers(RewardModel(backbone, stage.path), pairs, stage)
+    mean, deviation = raw.mean(dim=1), raw.std(dim=1).clamp(min=1e-3)
+    if not math.isfinite(float((mean + deviation).sum())):
+        raise TrainingError("the reward model's scores are not finite; lower its learning_rate")
+    scores = ((raw - mean.unsqueeze(1)) / deviation.unsqueeze(1)).mean(dim=0)
+    Critic.fitted(states, scores[answers], answers).save(stage.path / CRITIC)
+    replace(scale, means=tuple(mean.tolist()), deviations=tuple(deviation.tolist())).write(
+        stage.path
+    )
+    return RewardModel(backbone, stage.path)
+
+
+def _read_answers(
+    model: RewardModel, pairs: Sequence[Pair], stage: Stage
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Raw scores [k, a] of the a answers, the newest votes first; states [n, h] of their tokens,
+    as many as are kept, and each token's answer's number [n]."""
+    newest = list(reversed(pairs))
+    scores: list[Tensor] = []
+    states: list[Tensor] = []
+    numbers: list[Tensor] = []
+    for start in range(0, len(newest), 4):
+        part = newest[start : start + 4]
+        texts = [text for pair in part for text in (pair.chosen, pair.rejected)]
+        groups = text_groups(model.backbone, [pair.prompt for pair in part], texts, stage.plan)
+        score, state = model.states(groups)
+        scores.append(score.cpu())
+        if sum(map(len, numbers)) < MOST_CRITIC_TOKENS:
+            kept = groups.answer_mask.bool()
+            states.append(state[kept].cpu())
+            row = torch.arange(2 * start, 2 * start + len(texts)).unsqueeze(1).expand(kept.shape)
+            numbers.append(row[kept.cpu()])
+        stage.tell(start + len(part), len(newest), "scaling the scores")
+    return torch.cat(scores, dim=1), torch.cat(states), torch.cat(numbers)
