@@ -1,15 +1,16 @@
 """Gathers what a training run learns from, and freezes it as the engine's snapshot.
 
-Accepted gold answers become demonstrations, votes become comparisons, questions
-become the prompts of PPO. Every question falls on one side for all three: train,
-held out, or exam (the questions of evaluation sources). Gathering is this file's; the
-snapshot's files are the engine's.
+Accepted gold answers become demonstrations, votes become comparisons and thumbs,
+questions become the prompts of PPO. Every question falls on one side for all of them:
+train, held out, or exam (the questions of evaluation sources). Gathering is this file's;
+the snapshot's files are the engine's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,9 +19,19 @@ from sqlmodel import Session, col, func, select
 
 from rlhf_engine import records
 from rlhf_engine.snapshot import Snapshot, freeze, is_held_out, normalised
-from service.feedback import current_comparisons
+from service.feedback import current_comparisons, current_thumbs
 from service.retrieval import retrieve
-from service.tables import Candidate, Comparison, GoldAnswer, TrainingRun, Turn
+from service.tables import (
+    Candidate,
+    Comparison,
+    DataSource,
+    Document,
+    GoldAnswer,
+    Passage,
+    Thumb,
+    TrainingRun,
+    Turn,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -59,16 +70,17 @@ def freeze_snapshot(
     sides = read_sides(session, held_out_percent)
     shown = gather_demonstrations(session, sides, passages)
     judged = gather_comparisons(session, sides)
-    prompts = _distinct_questions(
-        [demonstration.prompt for demonstration in shown] + [item.prompt for item in judged]
-    )
-    snapshot = freeze(folder, shown, judged, prompts)
+    thumbs = gather_thumbs(session, sides)
+    asked = [item.prompt for item in shown] + [item.prompt for item in judged]
+    prompts = _distinct_questions(asked + [item.prompt for item in thumbs])
+    snapshot = freeze(folder, shown, judged, prompts, thumbs)
     log.info(
         "snapshot_frozen",
         snapshot=snapshot.hash,
         demonstrations=len(shown),
         comparisons=len(judged),
         simulated_comparisons=sum(item.simulated for item in judged),
+        thumbs=len(thumbs),
         prompts=len(prompts),
         exam=len(sides.exam),
     )
@@ -131,7 +143,21 @@ def gather_comparisons(session: Session, sides: Sides) -> list[records.Compariso
         )
         for row in rows
     ]
-    return [item for item in gathered if item.answer_a.strip() != item.answer_b.strip()]
+    different = [item for item in gathered if item.answer_a.strip() != item.answer_b.strip()]
+    sources = _sources_of(session, [item.prompt for item in different])
+    return [replace(item, source=source) for item, source in zip(different, sources, strict=True)]
+
+
+def gather_thumbs(session: Session, sides: Sides) -> list[records.Thumb]:
+    """The thumbs in force on whole answers, with the prompts as they were answered."""
+    rows = current_thumbs(session)
+    candidates = _by_id(session, Candidate, [row.candidate_id for row in rows])
+    turns = _by_id(session, Turn, [candidate.turn_id for candidate in candidates.values()])
+    return [
+        _thumb(row, stored_prompt(turns[candidate.turn_id], sides), candidate)
+        for row in rows
+        if (candidate := candidates[row.candidate_id]).finish_reason != "cancelled"
+    ]
 
 
 def stored_prompt(turn: Turn, sides: Sides) -> records.Prompt:
@@ -176,7 +202,40 @@ def _comparison(
         rater=row.person_id,
         simulated=row.simulated,
         versions=(side_a.version_id, side_b.version_id),
+        rated_at=_moment(row),
     )
+
+
+def _thumb(row: Thumb, prompt: records.Prompt, candidate: Candidate) -> records.Thumb:
+    return records.Thumb(
+        prompt=prompt,
+        answer=candidate.text,
+        up=row.value > 0,
+        rater=row.person_id,
+        simulated=row.simulated,
+        rated_at=_moment(row),
+    )
+
+
+def _moment(row: Comparison | Thumb) -> str:
+    """When a vote was given, so written that later moments sort later."""
+    return row.created_at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _sources_of(session: Session, prompts: Sequence[records.Prompt]) -> list[str]:
+    """The data source of each prompt's first passage; "" where there is none (any more)."""
+    first = [prompt.passages[0].id if prompt.passages else "" for prompt in prompts]
+    names: dict[str, str] = {}
+    wanted = sorted(set(first) - {""})
+    for start in range(0, len(wanted), CHUNK):
+        query = (
+            select(Passage.id, DataSource.name)
+            .join(Document, col(Document.id) == col(Passage.document_id))
+            .join(DataSource, col(DataSource.id) == col(Document.source_id))
+            .where(col(Passage.id).in_(wanted[start : start + CHUNK]))
+        )
+        names |= dict(session.exec(query).all())
+    return [names.get(number, "") for number in first]
 
 
 def _distinct_questions(prompts: Iterable[records.Prompt]) -> list[records.Prompt]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from sqlmodel import select
 
 from plugins.contract import Complete, GoldPair
 from rlhf_engine.errors import SnapshotError
-from rlhf_engine.records import Prompt, from_json
+from rlhf_engine.records import Prompt, from_json, to_json
 from rlhf_engine.snapshot import Snapshot, normalised
 from service.database import session
 from service.evidence import count_comparisons, freeze_snapshot, new_comparisons
-from service.feedback import propose_correction, record_comparison
+from service.feedback import propose_correction, record_comparison, record_thumb
 from service.retrieval import retrieve
-from service.tables import GoldAnswer, TrainingRun, Turn, now
+from service.tables import DataSource, Document, GoldAnswer, TrainingRun, Turn, now
 from tests.service.conversations import make_talk
 from tests.service.sources import Shelf, store
 
@@ -116,6 +117,43 @@ def test_comparisons_keep_the_prompt_as_it_was_answered(engine: Engine, tmp_path
     assert (item.chosen, item.rejected) == ("Ask somebody else.", "There are 25.")
     assert item.prompt == stored
     assert len(stored.passages) == 1
+
+
+def test_comparisons_say_when_and_from_which_source(engine: Engine, tmp_path: Path) -> None:
+    gold(engine, *((question, "As it is written.") for question in QUESTIONS))
+    store(engine, "# Leave\nEverybody has 25 days of leave.")
+    first, second = make_talk(engine), make_talk(engine)
+    with session(engine) as opened:
+        [passage] = retrieve(opened, "How many days of leave?", 1)
+        turn = opened.get_one(Turn, second.turn)
+        turn.prompt = {**turn.prompt, "passages": [to_json(passage)]}
+        record_comparison(opened, second.person, second.turn, "A")
+    with session(engine) as opened:
+        record_comparison(opened, first.person, first.turn, "A")
+    known, unknown = frozen(engine, tmp_path / "snapshot").comparisons
+    with session(engine) as opened:
+        document = opened.exec(select(Document)).one()
+        name = opened.get_one(DataSource, document.source_id).name
+    assert (known.source, unknown.source) == (name, "")
+    assert known.rated_at < unknown.rated_at
+    assert datetime.fromisoformat(known.rated_at).tzinfo == UTC
+
+
+def test_thumbs_in_force_are_gathered_but_not_on_stopped_answers(
+    engine: Engine, tmp_path: Path
+) -> None:
+    gold(engine, *((question, "As it is written.") for question in QUESTIONS))
+    talk = make_talk(engine, answers=("There are 25.",))
+    stopped = make_talk(engine, answers=("There a",), finish_reason="cancelled")
+    with session(engine) as opened:
+        old = record_thumb(opened, talk.person, talk.candidate_a, 1)
+        record_thumb(opened, talk.person, talk.candidate_a, -1, replaces=old.id)
+        record_thumb(opened, stopped.person, stopped.candidate_a, 1)
+    snapshot = frozen(engine, tmp_path / "snapshot", percent=1)
+    [thumb] = snapshot.thumbs
+    assert (thumb.answer, thumb.up, thumb.rater) == ("There are 25.", False, talk.person.id)
+    asked = [prompt.question for prompt in snapshot.prompts]
+    assert thumb.prompt.question in asked
 
 
 def test_a_replaced_vote_teaches_nothing(engine: Engine, tmp_path: Path) -> None:
