@@ -92,10 +92,17 @@ class RewardPlan:
 class PpoPlan:
     """Proximal policy optimisation against the reward model and the reward signals."""
 
+    algorithm: Literal["ppo", "rloo"] = "ppo"
+    """rloo has no critic: an answer's advantage is its reward over the mean of the other
+    answers to the same prompt."""
     rollout_batches: int = 8
     rollout_size: int = 16
+    """Answers in a rollout batch."""
+    answers_per_prompt: int = 4
+    """Answers drawn to each prompt of a batch; they share the prompt's computation."""
     epochs: int = 2
-    minibatch_size: int = 8
+    minibatch_size: int = 16
+    """Answers behind one optimizer step; answers to one prompt stay together."""
     learning_rate: float = 2e-4
     critic_learning_rate: float = 1e-3
     critic_epochs: int = 4
@@ -107,9 +114,24 @@ class PpoPlan:
     gae_lambda: float = 0.95
     clip_range: float = 0.2
     value_clip_range: float = 0.2
+    early_stop_kl: float = 0.1
+    """Mean KL a token (nats) between the policy and the one that drew the answers, above which
+    no further step is taken on them."""
+    kl_estimator: Literal["k1", "k3"] = "k1"
     kl_coefficient: float = 0.05
+    """Penalty a nat of KL to the SFT policy, at the start."""
+    kl_target: float | None = 6.0
+    """Mean KL an answer (nats) that the coefficient is steered to; None keeps it fixed."""
+    kl_horizon: float = 256.0
+    """Answers over which the coefficient follows."""
     max_kl: float = 20.0
-    """Mean KL an answer (nats, against the SFT policy) at which tuning stops."""
+    """Mean KL an answer (nats) at which tuning stops; the policy of the last batch below it is
+    kept."""
+    spread_penalty: float = 0.5
+    """An answer's score is the mean of the reward model's heads minus this many times their
+    standard deviation."""
+    normalise_rewards: bool = True
+    """Divide rewards by their running deviation."""
     reward_clip: float = 5.0
     missing_eos_penalty: float = 1.0
     max_grad_norm: float = 1.0
@@ -180,6 +202,7 @@ class RunPlan:
         sections: tuple[Any, ...] = (self, self.lora, self.sft, self.reward_model, self.ppo)
         for section in (*sections, self.evaluation, self.gate, *self.signals):
             _check_numbers(section)
+        _check_rollouts(self.ppo)
 
     @property
     def has_ppo(self) -> bool:
@@ -214,6 +237,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "rollout_batches": (1, 100_000),
     "rollout_size": (2, 100_000),
     "minibatch_size": (1, 100_000),
+    "answers_per_prompt": (1, 1000),
+    "early_stop_kl": (0.0001, 1000),
+    "kl_target": (0.001, 10_000),
+    "kl_horizon": (1, 1e9),
+    "spread_penalty": (0, 100),
     "critic_epochs": (0, 1000),
     "critic_warmup_batches": (0, 1000),
     "temperature": (0.05, 5),
@@ -251,4 +279,21 @@ def _check_numbers(section: Any) -> None:
             raise PlanError(
                 f"{type(section).__name__}.{item.name} is {value}; "
                 f"it must lie between {least} and {largest}"
+            )
+
+
+def _check_rollouts(ppo: PpoPlan) -> None:
+    each = ppo.answers_per_prompt
+    for name in ("rollout_size", "minibatch_size"):
+        if getattr(ppo, name) % each:
+            raise PlanError(
+                f"PpoPlan.{name} is {getattr(ppo, name)}; it must be a multiple of "
+                f"answers_per_prompt, {each}"
+            )
+    if ppo.algorithm == "rloo" and each < 2:
+        raise PlanError("PpoPlan.answers_per_prompt is 1; rloo needs at least 2")
+    for name, allowed in (("algorithm", ("ppo", "rloo")), ("kl_estimator", ("k1", "k3"))):
+        if getattr(ppo, name) not in allowed:
+            raise PlanError(
+                f"PpoPlan.{name} is {getattr(ppo, name)!r}; it must be one of {list(allowed)}"
             )

@@ -18,10 +18,14 @@ from rlhf_engine.files import replaced
 
 
 def save_checkpoint(
-    path: Path, optimizers: Sequence[torch.optim.Optimizer], state: dict[str, Any]
+    path: Path,
+    optimizers: Sequence[torch.optim.Optimizer],
+    kept: Sequence[torch.Tensor],
+    state: dict[str, Any],
 ) -> None:
-    """Write the optimizers' parameters and moments; `state` holds plain JSON types."""
-    tensors: dict[str, torch.Tensor] = {}
+    """Write the optimizers' parameters and moments, and the tensors `kept`; `state` holds plain
+    JSON types."""
+    tensors = {f"kept.{at}": value.cpu().contiguous() for at, value in enumerate(kept)}
     for name, optimizer, parameter in _parameters(optimizers):
         tensors[f"{name}.value"] = parameter.detach().cpu().contiguous()
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -31,9 +35,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, optimizers: Sequence[torch.optim.Optimizer]
+    path: Path, optimizers: Sequence[torch.optim.Optimizer], kept: Sequence[torch.Tensor]
 ) -> dict[str, Any] | None:
-    """Put everything back and return the state, or None where there is no checkpoint.
+    """Put everything back in place and return the state, or None where there is no checkpoint.
 
     RunFolderError where the file is damaged or belongs to a run of other sizes.
     """
@@ -43,6 +47,8 @@ def load_checkpoint(
         with safe_open(str(path), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             state: dict[str, Any] = json.loads(file.metadata()["state"])
+        for at, value in enumerate(kept):
+            value.copy_(tensors[f"kept.{at}"])
         for name, optimizer, parameter in _parameters(optimizers):
             with torch.no_grad():
                 parameter.copy_(tensors[f"{name}.value"])

@@ -10,6 +10,8 @@ reward shaping as in InstructGPT (Ouyang et al. 2022, arXiv 2203.02155).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,14 +22,12 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
-def masked_whiten(values: Tensor, mask: Tensor) -> Tensor:
-    """Values [b, t] shifted and scaled to mean 0, variance 1 over the mask; 0 outside.
+def whiten(values: Tensor, mean: float, variance: float) -> Tensor:
+    """Values shifted by their mean and divided by the root of their variance, shape kept.
 
     Values that are all alike become 0, not noise blown up by a division by almost nothing.
     """
-    mean = masked_mean(values, mask)
-    variance = masked_mean((values - mean) ** 2, mask)
-    return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
+    return (values - mean) / math.sqrt(variance + 1e-8)
 
 
 def gathered_logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
@@ -55,6 +55,33 @@ def kl_k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     """Per-token estimate of the same, never negative: r/p - 1 - log(r/p). [b, t]"""
     log_ratio = reference - logprobs
     return log_ratio.exp() - 1 - log_ratio
+
+
+KL_ESTIMATORS = {"k1": kl_k1, "k3": kl_k3}
+
+
+def head_spread(heads: Tensor) -> Tensor:
+    """How far a reward model's heads disagree on each answer: [k, b] -> deviation [b]."""
+    return heads.std(dim=0, unbiased=False)
+
+
+def conservative_score(heads: Tensor, spread_penalty: float) -> Tensor:
+    """Mean of the heads minus a multiple of their spread: [k, b] -> [b].
+
+    What the heads do not agree on is not trusted (Coste et al. 2023, arXiv 2310.02743, with
+    the standard deviation in place of the variance, so that the penalty has the score's unit).
+    """
+    return heads.mean(dim=0) - spread_penalty * head_spread(heads)
+
+
+def leave_one_out(rewards: Tensor, g: int) -> Tensor:
+    """Each reward minus the mean of the g - 1 others to the same prompt: [b] -> [b].
+
+    RLOO (Ahmadian et al. 2024, arXiv 2402.14740, eq. 8); rows i g to i g + g - 1 share prompt i.
+    """
+    grouped = rewards.view(-1, g)
+    others = (grouped.sum(dim=1, keepdim=True) - grouped) / (g - 1)
+    return (grouped - others).flatten()
 
 
 def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coefficient: float) -> Tensor:
@@ -121,17 +148,12 @@ def clip_fraction(
     return masked_mean(((ratio - 1).abs() > clip_range).float(), mask)
 
 
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+def explained_variance(error_variance: float, return_variance: float) -> float:
     """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 a constant one.
 
     0 where the returns do not vary.
     """
-    error = returns - values
-    mean_error, mean_return = masked_mean(error, mask), masked_mean(returns, mask)
-    variance = masked_mean((returns - mean_return) ** 2, mask)
-    if variance < 1e-12:
-        return torch.zeros(())
-    return 1 - masked_mean((error - mean_error) ** 2, mask) / variance
+    return 1 - error_variance / return_variance if return_variance > 1e-12 else 0.0
 
 
 def sequence_kl(kl: Tensor, mask: Tensor) -> Tensor:

@@ -143,9 +143,14 @@ class RunFolder:
         """Withdraw a request to stop, before resuming."""
         (self.path / "cancel").unlink(missing_ok=True)
 
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody asked this run to stop."""
+        return (self.path / "cancel").exists()
+
     def raise_if_cancelled(self) -> None:
         """Raise Cancelled if somebody asked this run to stop."""
-        if (self.path / "cancel").exists():
+        if self.cancel_requested:
             raise Cancelled(f"run {self.path.name} was asked to stop; resume goes on from here")
 
     @contextmanager

@@ -110,7 +110,8 @@ def filled_answers(sides: Sides) -> Iterator[Row]:
     yield compared(sides, "reward", sides.rewards, rolled["rewards"])
     yield compared(sides, "advantage", advantage, rolled["plain_advantages"])
     yield compared(sides, "return", returns, rolled["returns"])
-    white, count = ppo_math.masked_whiten(advantage, mask), mask.sum()
+    kept, count = advantage[mask.bool()], mask.sum()
+    white = ppo_math.whiten(advantage, float(kept.mean()), float(kept.var(unbiased=False))) * mask
     yield compared(sides, "whitened advantage", white, rolled["advantages"], "Bessel")
     unbiased = white * ((count - 1) / count).sqrt()
     yield compared(sides, "... with n - 1", unbiased, rolled["advantages"])

@@ -62,7 +62,9 @@ def tiny_plan(base: Path, **changes: object) -> RunPlan:
         lora=LoraPlan(rank=4, alpha=8),
         sft=SftPlan(epochs=2, learning_rate=3e-3, batch_size=4),
         reward_model=RewardPlan(epochs=4, learning_rate=3e-3, batch_size=4),
-        ppo=PpoPlan(rollout_batches=3, rollout_size=6, minibatch_size=3, epochs=2),
+        ppo=PpoPlan(
+            rollout_batches=3, rollout_size=6, answers_per_prompt=3, minibatch_size=3, epochs=2
+        ),
         evaluation=EvaluationPlan(bootstrap_rounds=100),
     )
     return replace(plan, **changes)  # type: ignore[arg-type]

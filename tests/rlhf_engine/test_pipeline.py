@@ -217,7 +217,8 @@ def test_a_signal_that_is_not_loaded_is_named(base: Path, tmp_path: Path) -> Non
 
 
 def test_one_prompt_and_a_larger_batch_end(base: Path, tmp_path: Path) -> None:
-    plan = tiny_plan(base, ppo=PpoPlan(rollout_batches=2, rollout_size=5, minibatch_size=2))
+    ppo = PpoPlan(rollout_batches=2, rollout_size=6, answers_per_prompt=2, minibatch_size=4)
+    plan = tiny_plan(base, ppo=ppo)
     run = RunFolder.create(tmp_path / "run", plan)
     prompt = demonstrations()[0].prompt
     freeze(run.stage_path("snapshot"), demonstrations(), comparisons(), [prompt])
@@ -225,7 +226,14 @@ def test_one_prompt_and_a_larger_batch_end(base: Path, tmp_path: Path) -> None:
 
 
 def test_ppo_stops_at_the_kl_limit(base: Path, tmp_path: Path) -> None:
-    wild = PpoPlan(rollout_batches=6, rollout_size=6, minibatch_size=3, learning_rate=0.3, max_kl=1)
+    wild = PpoPlan(
+        rollout_batches=6,
+        rollout_size=6,
+        answers_per_prompt=3,
+        minibatch_size=3,
+        learning_rate=0.3,
+        max_kl=1,
+    )
     run = tiny_run(tmp_path / "run", tiny_plan(base, ppo=wild))
     train(run.path)
     report = run.report("ppo")

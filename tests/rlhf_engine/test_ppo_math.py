@@ -21,14 +21,28 @@ def test_masked_mean_leaves_padding_out() -> None:
     assert ppo_math.masked_mean(row(5, 5), row(0, 0)) == 0
 
 
-def test_whitening_gives_mean_0_and_variance_1_over_the_mask() -> None:
-    white = ppo_math.masked_whiten(row(1, 3, 100), row(1, 1, 0))
-    torch.testing.assert_close(white, row(-1, 1, 0))
+def test_whitening_takes_the_mean_off_and_divides_by_the_deviation() -> None:
+    torch.testing.assert_close(ppo_math.whiten(row(1, 3, 6), 2.0, 4.0), row(-0.5, 0.5, 2))
 
 
 def test_whitening_equal_values_gives_zeros_not_noise() -> None:
-    white = ppo_math.masked_whiten(row(0.3, 0.3, 0.3), row(1, 1, 1))
+    values = row(0.3, 0.3, 0.3)
+    white = ppo_math.whiten(values, float(values.mean()), float(values.var()))
     assert white.abs().max() < 1e-3
+
+
+def test_the_conservative_score_takes_the_spread_of_the_heads_off() -> None:
+    heads = torch.tensor([[1.0, 2.0], [3.0, 2.0]])  # means 2 and 2, deviations 1 and 0
+    torch.testing.assert_close(ppo_math.conservative_score(heads, 0.5), torch.tensor([1.5, 2.0]))
+    alone = torch.tensor([[0.7, -0.2]])
+    torch.testing.assert_close(ppo_math.conservative_score(alone, 9.0), alone[0])
+
+
+def test_leave_one_out_compares_answers_to_one_prompt_only() -> None:
+    # 1 - (2+6)/2 = -3, 2 - (1+6)/2 = -1.5, 6 - (1+2)/2 = 4.5; the second prompt's are equal
+    rewards = torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0])
+    expected = torch.tensor([-3.0, -1.5, 4.5, 0.0, 0.0, 0.0])
+    torch.testing.assert_close(ppo_math.leave_one_out(rewards, 3), expected)
 
 
 def test_logprobs_divide_logits_by_the_temperature() -> None:
@@ -99,10 +113,10 @@ def test_clip_fraction_counts_tokens_outside_the_range() -> None:
 
 
 def test_explained_variance_of_a_perfect_and_a_constant_critic() -> None:
-    returns, mask = row(1, 2, 3), row(1, 1, 1)
-    assert ppo_math.explained_variance(returns, returns, mask) == 1
-    assert ppo_math.explained_variance(row(2, 2, 2), returns, mask) == pytest.approx(0)
-    assert ppo_math.explained_variance(returns, row(2, 2, 2), mask) == 0
+    assert ppo_math.explained_variance(0.0, 2.0) == 1
+    assert ppo_math.explained_variance(2.0, 2.0) == 0
+    assert ppo_math.explained_variance(6.0, 2.0) == -2
+    assert ppo_math.explained_variance(1.0, 0.0) == 0
 
 
 floats = st.floats(-3, 3, width=32)

@@ -1,0 +1,299 @@
+"""Rollouts: the policy answers, the answers are judged, and each token gets its advantage.
+
+One rollout batch is drawn by `Rollouts.draw`: prompts, g answers to each, scores of the reward
+model's heads, readings of the reward signals, the KL to the SFT policy, values, advantages.
+It comes laid out in the minibatches that the update steps through: the same rows at the same
+padding give the same log-probabilities to the last bit, so the first ratio is exactly 1.
+
+Legend: b answers, g answers a prompt, t answer tokens, h hidden width, k heads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rlhf_engine import ppo_math
+from rlhf_engine.backbone import AnswerGroups, Backbone
+from rlhf_engine.critic import Critic
+from rlhf_engine.errors import TrainingError
+from rlhf_engine.generation import generate
+from rlhf_engine.plan import PpoPlan, RunPlan
+from rlhf_engine.ppo_control import RewardScale
+from rlhf_engine.processes import Processes
+from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings, SignalInput
+from rlhf_engine.render import prompt_ids
+from rlhf_engine.signals import RewardSignal, read_signal
+
+POLICY, REFERENCE = "policy", "reference"
+
+
+class Judge(Protocol):
+    """What scores answers: a RewardModel, or anything that reads them alike."""
+
+    def states(self, groups: AnswerGroups) -> tuple[Tensor, Tensor]:
+        """Scores [k, b] of each head, about 0 and 1 in mean and deviation over the SFT
+        policy's answers; hidden states [b, t, h] before each answer token, for the critic."""
+
+
+@dataclass
+class Part:
+    """Answers that go through the backbone together, with all that the update needs.
+
+    `places` are their places in the rollout batch. states [b, t, h]; heads [k, b], the scores;
+    the other tensors [b, t].
+    """
+
+    places: list[int]
+    groups: AnswerGroups
+    states: Tensor
+    heads: Tensor
+    logprobs: Tensor
+    reference: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """1 on answer tokens."""
+        return self.groups.answer_mask
+
+
+Minibatch = list[Part]
+"""The parts whose gradients add up to one optimizer step."""
+
+
+@dataclass
+class Rollout:
+    """One rollout batch, as far as this process drew it.
+
+    `answers` by place in the batch; `readings` by name and place: score, spread, reward and
+    reward/<signal>. Times in seconds.
+    """
+
+    answers: dict[int, SampledAnswer]
+    minibatches: list[Minibatch]
+    readings: dict[str, dict[int, float]]
+    drawing_s: float
+    scoring_s: float
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts of all minibatches."""
+        return [part for minibatch in self.minibatches for part in minibatch]
+
+
+class Rollouts:
+    """Draws rollout batches. All random streams depend on the seed and the batch's number
+    alone, so a resumed run draws what an uninterrupted one would."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        backbone: Backbone,
+        judge: Judge,
+        prompts: Sequence[Prompt],
+        golds: dict[str, str],
+        signals: Sequence[RewardSignal],
+        processes: Processes,
+    ) -> None:
+        self.plan, self.backbone, self.judge = plan, backbone, judge
+        self.prompts, self.golds, self.signals = prompts, golds, signals
+        self.processes = processes
+
+    @property
+    def ppo(self) -> PpoPlan:
+        """The plan's part on PPO."""
+        return self.plan.ppo
+
+    def draw(
+        self, number: int, critic: Critic, kl_coefficient: float, scale: RewardScale
+    ) -> Rollout:
+        """Rollout batch `number`; its rewards update `scale`."""
+        started = time.monotonic()
+        prompts = self._prompts_of(number)
+        plan = [self.processes.share(minibatch) for minibatch in self._partition(number)]
+        answers = self._answer(number, prompts, sorted(at for each in plan for at in each))
+        drawn = time.monotonic()
+        minibatches = [
+            [self._judged(chosen, prompts, answers, critic) for chosen in self._at_once(each)]
+            for each in plan
+        ]
+        readings = self._readings(prompts, answers)
+        rollout = Rollout(answers, minibatches, readings, drawn - started, 0.0)
+        self._reward(rollout, scale)
+        self._estimate_advantages(rollout, kl_coefficient)
+        rollout.scoring_s = time.monotonic() - drawn
+        return rollout
+
+    def _prompts_of(self, number: int) -> list[Prompt]:
+        """The batch's prompts: walks through shuffled passes over the prompt set, and repeats
+        prompts where the set is smaller than a batch."""
+        count, size = len(self.prompts), self.ppo.rollout_size // self.ppo.answers_per_prompt
+        picked = []
+        for place in range(number * size, (number + 1) * size):
+            order = list(range(count))
+            stream(self.plan.seed, "prompts", place // count).shuffle(order)
+            picked.append(self.prompts[order[place % count]])
+        return picked
+
+    def _partition(self, number: int) -> list[list[int]]:
+        """The batch's prompts, by number, in each minibatch; drawn anew for each batch."""
+        order = list(range(self.ppo.rollout_size // self.ppo.answers_per_prompt))
+        stream(self.plan.seed, "partition", number).shuffle(order)
+        size = self.ppo.minibatch_size // self.ppo.answers_per_prompt
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def _places(self, chosen: Sequence[int]) -> list[int]:
+        """The places of the answers to these prompts of the batch."""
+        g = self.ppo.answers_per_prompt
+        return [at * g + copy for at in chosen for copy in range(g)]
+
+    def _answer(
+        self, number: int, prompts: Sequence[Prompt], chosen: list[int]
+    ) -> dict[int, SampledAnswer]:
+        """This process's answers, by place. A seed belongs to a place, whoever draws it."""
+        if not chosen:
+            return {}
+        places = self._places(chosen)
+        drawn = generate(
+            self.backbone,
+            POLICY,
+            [prompts[at] for at in chosen],
+            [stream(self.plan.seed, "answer", number, at).getrandbits(31) for at in places],
+            SamplingSettings(
+                temperature=self.ppo.temperature, max_new_tokens=self.plan.max_answer_tokens
+            ),
+            max_prompt_tokens=self.plan.max_prompt_tokens,
+        )
+        return dict(zip(places, drawn, strict=True))
+
+    def _at_once(self, chosen: list[int]) -> list[list[int]]:
+        """A minibatch's prompts in parts small enough for memory, one prompt at least."""
+        size = max(1, self.plan.micro_batch_size // self.ppo.answers_per_prompt)
+        return [chosen[start : start + size] for start in range(0, len(chosen), size)]
+
+    @torch.no_grad()
+    def _judged(
+        self,
+        chosen: list[int],
+        prompts: Sequence[Prompt],
+        answers: dict[int, SampledAnswer],
+        critic: Critic,
+    ) -> Part:
+        """Log-probabilities, scores and values of the answers to these prompts."""
+        tokenizer, places = self.backbone.tokenizer, self._places(chosen)
+        groups = self.backbone.group(
+            [prompt_ids(tokenizer, prompts[at], self.plan.max_prompt_tokens) for at in chosen],
+            [answers[at].token_ids for at in places],
+        )
+        heads, states = self.judge.states(groups)
+        values = critic(states)
+        return Part(
+            places=places,
+            groups=groups,
+            # A judge may compute in inference mode, whose tensors no gradient can use.
+            states=states.clone(),
+            heads=heads.clone(),
+            logprobs=self._logprobs(POLICY, groups),
+            reference=self._logprobs(REFERENCE, groups),
+            values=values,
+            advantages=torch.zeros_like(values),
+            returns=torch.zeros_like(values),
+        )
+
+    def _logprobs(self, adapter: str, groups: AnswerGroups) -> Tensor:
+        with self.backbone.using(adapter):
+            logits = self.backbone.logits(groups)
+        return ppo_math.gathered_logprobs(logits, groups.answers, self.ppo.temperature)
+
+    def _readings(
+        self, prompts: Sequence[Prompt], answers: dict[int, SampledAnswer]
+    ) -> dict[str, dict[int, float]]:
+        """Each signal's readings by place, named reward/<signal>; an abstention reads as 0."""
+        g = self.ppo.answers_per_prompt
+        asked = [prompts[place // g] for place in answers]
+        inputs = [
+            SignalInput(prompt, answer.text, self.golds.get(prompt.question))
+            for prompt, answer in zip(asked, answers.values(), strict=True)
+        ]
+        read = {
+            signal.name: read_signal(signal, inputs) if inputs else [] for signal in self.signals
+        }
+        return {
+            f"reward/{name}": {
+                place: 0.0 if reading is None else reading
+                for place, reading in zip(answers, readings, strict=True)
+            }
+            for name, readings in read.items()
+        }
+
+    def _reward(self, rollout: Rollout, scale: RewardScale) -> None:
+        """Each answer's reward: the score of the heads, plus the weighted readings, minus the
+        penalty of an answer that did not end; divided by the running deviation, then clipped."""
+        for name in ("score", "spread", "reward"):
+            rollout.readings[name] = {}
+        for part in rollout.parts:
+            total = self._total(part, rollout)
+            for place, value in zip(part.places, total.tolist(), strict=True):
+                rollout.readings["reward"][place] = value
+        rewards = torch.tensor(list(rollout.readings["reward"].values()), dtype=torch.float64)
+        count, mean, variance = self.processes.moments(rewards)
+        if not math.isfinite(mean + variance):
+            raise TrainingError(
+                "stage ppo: a reward is not finite; the reward model is damaged, train it again"
+            )
+        scale.update(count, mean, variance)
+        divisor = scale.deviation if self.ppo.normalise_rewards else 1.0
+        clip = self.ppo.reward_clip
+        for place, value in rollout.readings["reward"].items():
+            rollout.readings["reward"][place] = min(max(value / divisor, -clip), clip)
+
+    def _total(self, part: Part, rollout: Rollout) -> Tensor:
+        """The part's rewards [b] before they are scaled; keeps the heads' mean and spread."""
+        for name, values in (
+            ("score", part.heads.mean(0)),
+            ("spread", ppo_math.head_spread(part.heads)),
+        ):
+            rollout.readings[name].update(zip(part.places, values.tolist(), strict=True))
+        total = ppo_math.conservative_score(part.heads, self.ppo.spread_penalty)
+        for signal in self.signals:
+            read = rollout.readings[f"reward/{signal.name}"]
+            total = total + signal.weight * total.new_tensor([read[at] for at in part.places])
+        unended = [rollout.answers[at].finish_reason != "stop" for at in part.places]
+        return total - self.ppo.missing_eos_penalty * total.new_tensor(unended)
+
+    def _estimate_advantages(self, rollout: Rollout, kl_coefficient: float) -> None:
+        """GAE with the critic, or leave-one-out without; whitened over the whole batch."""
+        estimator = ppo_math.KL_ESTIMATORS[self.ppo.kl_estimator]
+        for part in rollout.parts:
+            read = rollout.readings["reward"]
+            rewards = part.values.new_tensor([read[place] for place in part.places])
+            kl = estimator(part.logprobs, part.reference)
+            by_token = ppo_math.token_rewards(rewards, kl, part.mask, kl_coefficient)
+            if self.ppo.algorithm == "rloo":
+                above = ppo_math.leave_one_out(by_token.sum(dim=1), self.ppo.answers_per_prompt)
+                part.advantages = above.unsqueeze(1) * part.mask
+            else:
+                part.advantages, part.returns = ppo_math.advantages(
+                    by_token, part.values, part.mask, self.ppo.gamma, self.ppo.gae_lambda
+                )
+        kept = [part.advantages[part.mask.bool()] for part in rollout.parts]
+        _, mean, variance = self.processes.moments(torch.cat(kept) if kept else torch.zeros(0))
+        for part in rollout.parts:
+            part.advantages = ppo_math.whiten(part.advantages, mean, variance) * part.mask
+
+
+def stream(*key: object) -> random.Random:
+    """A random stream that depends on its key alone, so that a resumed run draws the same."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))  # noqa: S311 - not a secret
