@@ -6,6 +6,7 @@ questions outside training are compared with the human ones before and after.
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,38 +14,50 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import PeftModel, set_peft_model_state_dict
 from transformers import PrinterCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from rlhf_engine.answer_sheet import SheetRow, fill_sheet
+from rlhf_engine.answer_trainer import IGNORED, AnswerTrainer, random_padding_share
 from rlhf_engine.backbone import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     Backbone,
+    config_json,
     lora_config,
+    read_adapter,
     write_adapter,
 )
-from rlhf_engine.errors import TrainingError
-from rlhf_engine.plan import RunPlan
+from rlhf_engine.early_stop import EarlyStop
+from rlhf_engine.errors import PlanError, TrainingError
+from rlhf_engine.gold_answers import Lessons, choose_lessons
+from rlhf_engine.plan import RunPlan, SftPlan
 from rlhf_engine.records import Demonstration, StageReport
 from rlhf_engine.render import answer_ids, prompt_ids
 from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.stage import Stage, TrainerWatch
 from rlhf_engine.statistics import mean_interval
 
-IGNORED = -100
+Rows = list[dict[str, list[int]]]
 
 
 def run_sft(stage: Stage, snapshot: Snapshot) -> StageReport:
     """Train, or take over an adapter trained on the same demonstrations; then compare."""
-    adapter = stage.path / "adapter"
+    plan, adapter = stage.plan, stage.path / "adapter"
+    lessons = choose_lessons(plan.sft, plan.seed, snapshot)
+    backbone = Backbone.load(Path(plan.base), stage.dtype)
     figures: dict[str, Any] = {"demonstrations": len(snapshot.training_demonstrations())}
-    if stage.plan.sft.reuse:
-        _take_over(Path(stage.plan.sft.reuse), adapter)
+    if plan.sft.reuse:
+        _take_over(Path(plan.sft.reuse), adapter)
         figures["reused"] = True
+    elif plan.sft.start_from and not lessons.learnt:
+        _take_over(Path(plan.sft.start_from), adapter)
+        figures |= {"new": 0, "replayed": 0, "steps": 0}
     else:
-        figures |= _train(stage, snapshot.training_demonstrations(), adapter)
-    figures |= _compare(stage, snapshot.evaluation_demonstrations(), adapter)
+        figures |= _train(stage, lessons, backbone, adapter)
+        gc.collect()
+    figures |= _compare(stage, snapshot.evaluation_demonstrations(), backbone, adapter)
     return StageReport(stage.name, stage.seconds(), figures)
 
 
@@ -54,33 +67,99 @@ def _take_over(source: Path, target: Path) -> None:
         shutil.copyfile(source / name, target / name)
 
 
-def _train(
-    stage: Stage, demonstrations: Sequence[Demonstration], adapter: Path
-) -> dict[str, float]:
+def _train(stage: Stage, lessons: Lessons, backbone: Backbone, adapter: Path) -> dict[str, Any]:
+    """Train a fresh or earlier adapter over the backbone's own weights, write it, and leave the
+    backbone as it was."""
     plan = stage.plan
-    backbone = Backbone.load(Path(plan.base), stage.dtype)
-    trainer = SFTTrainer(
+    rows = tokenised(backbone.tokenizer, lessons.learnt, plan)
+    at_once = min(plan.micro_batch_size, plan.sft.batch_size)
+    trainer = _trainer(stage, backbone, rows, tokenised(backbone.tokenizer, lessons.watched, plan))
+    if plan.sft.start_from:
+        _start_from(trainer.model, Path(plan.sft.start_from))
+    stop = EarlyStop(trainer.model, plan.sft.patience)
+    trainer.add_callback(stop)
+    loss = train_quietly(trainer, stage, "learning the gold answers")
+    stop.restore()
+    write_adapter(trainer.model, "default", adapter)
+    shutil.rmtree(stage.path / "trainer", ignore_errors=True)
+    _strip(trainer.model)
+    return {
+        "new": len(lessons.new),
+        "replayed": len(lessons.replayed),
+        "train_loss": loss,
+        "steps": trainer.state.global_step,
+        "padding_share": trainer.padding.share(),
+        "padding_share_random": random_padding_share(
+            [len(row["input_ids"]) for row in rows], at_once, plan.seed
+        ),
+        **_watched_figures(lessons, stop),
+    }
+
+
+def _trainer(stage: Stage, backbone: Backbone, rows: Rows, watched: Rows) -> AnswerTrainer:
+    plan = stage.plan
+    at_once = min(plan.micro_batch_size, plan.sft.batch_size)
+    return AnswerTrainer(
         model=backbone.model,
         args=SFTConfig(
             output_dir=str(stage.path / "trainer"),
             num_train_epochs=plan.sft.epochs,
             learning_rate=plan.sft.learning_rate,
             dataset_kwargs={"skip_prepare_dataset": True},
-            **trainer_settings(plan, stage.dtype, plan.sft.batch_size, plan.micro_batch_size),
+            # Rows that go alone through the model have no padding to save.
+            train_sampling_strategy="group_by_length" if at_once > 1 else "random",
+            **_looks(plan.sft, bool(watched)),
+            **trainer_settings(plan, stage.dtype, plan.sft.batch_size, at_once),
         ),
-        train_dataset=Dataset.from_list(tokenised(backbone.tokenizer, demonstrations, plan)),
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(watched) if watched else None,
         processing_class=backbone.tokenizer,
         peft_config=lora_config(backbone.model, plan.lora, task_type="CAUSAL_LM"),
     )
-    loss = train_quietly(trainer, stage, "learning the gold answers")
-    write_adapter(trainer.model, "default", adapter)
-    shutil.rmtree(stage.path / "trainer", ignore_errors=True)
-    return {"train_loss": loss, "steps": trainer.state.global_step}
 
 
-def tokenised(
-    tokenizer: Any, demonstrations: Sequence[Demonstration], plan: RunPlan
-) -> list[dict[str, list[int]]]:
+def _looks(plan: SftPlan, watched: bool) -> dict[str, Any]:
+    """When the held-out loss is measured: after each epoch, or every so many steps."""
+    if not watched:
+        return {"eval_strategy": "no"}
+    size = {"per_device_eval_batch_size": 8, "prediction_loss_only": True}
+    if plan.watch_every_steps is None:
+        return size | {"eval_strategy": "epoch"}
+    return size | {"eval_strategy": "steps", "eval_steps": plan.watch_every_steps}
+
+
+def _start_from(model: PeftModel, folder: Path) -> None:
+    """Give the fresh adapter the weights of a stored one; PlanError where the shapes differ."""
+    stored, weights = read_adapter(folder)
+    fresh = config_json(model.peft_config["default"])
+    for name in ("r", "lora_alpha", "layers_to_transform", "target_modules"):
+        if stored.get(name) != fresh[name]:
+            raise PlanError(
+                f"sft.start_from {folder} has {name} {stored.get(name)}, and the plan makes "
+                f"{fresh[name]}; make plan.lora the same, or leave sft.start_from and sft.seen out"
+            )
+    set_peft_model_state_dict(model, weights)
+
+
+def _strip(model: PeftModel) -> None:
+    """Leave the base weights as they were loaded: no adapter in them, no forward of TRL's."""
+    base = model.unload()
+    vars(base).pop("forward", None)
+
+
+def _watched_figures(lessons: Lessons, stop: EarlyStop) -> dict[str, Any]:
+    if not stop.losses:
+        return {"watched": len(lessons.watched)}
+    return {
+        "watched": len(lessons.watched),
+        "held_out_losses": stop.losses,
+        "held_out_loss": stop.best_loss,
+        "best_step": stop.best_step,
+        "stopped_early": stop.stopped,
+    }
+
+
+def tokenised(tokenizer: Any, demonstrations: Sequence[Demonstration], plan: RunPlan) -> Rows:
     """Prompt and answer as one row of ids; prompt positions carry no loss."""
     rows = []
     for item in demonstrations:
@@ -108,6 +187,8 @@ def trainer_settings(plan: RunPlan, dtype: str, batch_size: int, at_once: int) -
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "logging_steps": 1,
+        # A loss that is not finite must be seen, and not replaced by the mean of those before.
+        "logging_nan_inf_filter": False,
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
@@ -129,12 +210,11 @@ def train_quietly(trainer: Any, stage: Stage, note: str) -> float:
 
 
 def _compare(
-    stage: Stage, demonstrations: Sequence[Demonstration], adapter: Path
+    stage: Stage, demonstrations: Sequence[Demonstration], backbone: Backbone, adapter: Path
 ) -> dict[str, Any]:
     if not demonstrations:
         return {"evaluation_questions": 0}
     chosen = demonstrations[: stage.plan.evaluation.max_questions]
-    backbone = Backbone.load(Path(stage.plan.base), stage.dtype)
     backbone.add_adapter("sft", adapter)
     sheets: dict[str, list[SheetRow]] = {}
     for name, used in (("base", None), ("sft", "sft")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rlhf_engine.errors import TrainingError
 from rlhf_engine.plan import RunPlan
 from rlhf_engine.run_folder import Progress, RunFolder
 
@@ -81,11 +83,17 @@ class TrainerWatch(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """The trainer reports figures; those with a number are kept."""
+        """The trainer reports figures; those with a number are kept. TrainingError where a loss
+        or gradient is not finite: the weights are lost by then, and more steps are in vain."""
         del args, control
-        row = {
-            f"{self._stage.name}/{key}": float(value)
-            for key, value in (logs or {}).items()
-            if isinstance(value, int | float)
-        }
+        name = self._stage.name
+        row: dict[str, float] = {}
+        for key, value in (logs or {}).items():
+            if isinstance(value, int | float):
+                row[f"{name}/{key}"] = float(value)
+                if not math.isfinite(value):
+                    raise TrainingError(
+                        f"stage {name}: {key} is {value} at step {state.global_step}; lower "
+                        f"{name}.learning_rate, then start a new run"
+                    )
         self._stage.run.append_metrics({"step": state.global_step, **row})
