@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from rlhf_engine import ppo_math
+from rlhf_engine.processes import Processes
 from tests.benchmarks import ppo_parity_trl, trl_environment
 from tests.benchmarks.ppo_parity_sides import FULL, RAGGED, ROWS, Case, Sides
 from tests.benchmarks.ppo_parity_trl import TrlPpo
@@ -166,7 +167,7 @@ def degenerate(sides: Sides) -> Iterator[Row]:
     trl = sides.trl.names
     for quantity, ours, theirs, mask in (
         ("mean of no token", ppo_math.masked_mean, trl["masked_mean"], torch.zeros_like(one)),
-        ("whitening of one token", ppo_math.masked_whiten, trl["masked_whiten"], one),
+        ("whitening of one token", _whitened, trl["masked_whiten"], one),
     ):
         found = ours(values, mask)
         if not torch.isfinite(found).all():
@@ -178,6 +179,12 @@ def degenerate(sides: Sides) -> Iterator[Row]:
 def _without_scores(sides: Sides) -> Sides:
     scoreless = replace(sides.case, scores=torch.zeros(ROWS))
     return Sides(sides.trl, scoreless, sides.settings)
+
+
+def _whitened(values: Tensor, mask: Tensor) -> Tensor:
+    """As a rollout does it: moments over its answer tokens, 0 elsewhere."""
+    _, mean, variance = Processes().moments(values[mask.bool()])
+    return ppo_math.whiten(values, mean, variance) * mask
 
 
 def _policy_loss(sides: Sides) -> Row:

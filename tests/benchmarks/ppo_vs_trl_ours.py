@@ -28,7 +28,11 @@ def run(folder: RunFolder) -> Measured:
         peak_mb=peak_mb(),
         answer_tokens=sum(row["length/mean"] for row in rows) / len(rows),
         phases=phases,
-        figures={"ratio": rows[-1]["policy/ratio"], "kl": rows[-1]["objective/kl"]},
+        figures={
+            "ratio": rows[-1]["policy/ratio"],
+            "kl": rows[-1]["objective/kl"],
+            "steps": sum(row["policy/steps"] for row in rows),
+        },
     )
 
 

@@ -226,10 +226,12 @@ def _plan(setup: Setup, answers_per_prompt: int) -> RunPlan:
         ppo=PpoPlan(
             rollout_batches=size.batches,
             rollout_size=size.batch,
+            answers_per_prompt=answers_per_prompt,
             epochs=size.epochs,
             minibatch_size=size.batch,
             learning_rate=size.learning_rate,
             temperature=size.temperature,
+            early_stop_kl=100,
             max_kl=10_000,
         ),
     )
