@@ -47,6 +47,7 @@ _HOME = {
     "sample_answers": "generation",
     "score_answers": "evaluation",
     "answer_similarity": "similarity",
+    "answer_chrf": "similarity",
     "measure_speed": "speed",
 }
 

@@ -67,7 +67,8 @@ def test_a_demonstration_up_to_its_server_leaves_torch_unloaded(tmp_path: Path) 
     statement = (
         "from pathlib import Path; from service.demo.run import Demo, Options; import os; "
         f"os.environ['HEED_BASE_POLICY'] = {str(base)!r}; "
-        f"Demo(Options(home=Path({str(tmp_path / 'home')!r}))).prepare()"
+        f"Demo(Options(home=Path({str(tmp_path / 'home')!r}))).prepare(); "
+        "from service.demo.voter import vote; vote(('At nine.', 'At ten.'), 'At nine.', 'seed')"
     )
     assert loaded_after(statement) == set()
     assert (tmp_path / "home" / "demo" / "speed.out.json").exists()

@@ -36,11 +36,11 @@ class Vote:
 def vote(answers: Sequence[str], gold: str, seed: str) -> Vote:
     """Judge two answers, side A first, against the gold answer."""
     a, b = answers
-    agreement = rlhf_engine.answer_similarity([a, b], [gold, gold])
-    difference = agreement[0].chrf - agreement[1].chrf
+    agreement = rlhf_engine.answer_chrf([a, b], [gold, gold])
+    difference = agreement[0] - agreement[1]
     if a.strip() == b.strip():
         return Vote("tie")
-    if max(agreement[0].chrf, agreement[1].chrf) < HOPELESS:
+    if max(agreement) < HOPELESS:
         return Vote("both_bad")
     a_is_better = _a_is_better(a, b, difference)
     errs = random.Random(seed).random() < ERROR_SHARE  # noqa: S311 - not a secret
