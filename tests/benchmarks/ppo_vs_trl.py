@@ -64,15 +64,13 @@ class Case:
         return self.speed_ratio >= GOAL_SPEED and self.memory_ratio <= GOAL_MEMORY
 
 
-def compare(
-    setup: Setup, arguments: argparse.Namespace, cases: Sequence[int] = ANSWERS_PER_PROMPT
-) -> list[Case]:
+def compare(setup: Setup, arguments: argparse.Namespace) -> list[Case]:
     """Run both sides in turn."""
     python = trl_environment.ensure_environment(arguments.environment)
     before = finished_until_ppo(setup)
     rows = arguments.trl_rows or setup.size.rows
     rollout_rows = arguments.trl_rollout_rows or setup.size.batch
-    found = [Case(each) for each in cases]
+    found = [Case(each) for each in arguments.answers_per_prompt]
     for number in range(arguments.rounds or setup.size.rounds):
         for case in found:
             each = case.answers_per_prompt
@@ -202,9 +200,22 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", type=Path, help="base policy's folder for --size smollm2")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--answers-per-prompt",
+        type=int,
+        nargs="+",
+        default=ANSWERS_PER_PROMPT,
+        help="one case each; numbers that divide the batch (default: 1 4)",
+    )
     parser.add_argument("--rounds", type=int, help="default: as the size has it")
-    parser.add_argument("--trl-rows", type=int, help="rows of TRL's update at once")
-    parser.add_argument("--trl-rollout-rows", type=int, help="rows TRL samples and scores at once")
+    parser.add_argument(
+        "--trl-rows", type=int, help="rows of TRL's update at once (default: as many as ours)"
+    )
+    parser.add_argument(
+        "--trl-rollout-rows",
+        type=int,
+        help="rows that TRL samples and scores at once (default: the whole batch)",
+    )
     parser.add_argument(
         "--frozen-value",
         action="store_true",

@@ -24,7 +24,7 @@ def run(folder: RunFolder) -> Measured:
     size = folder.plan().ppo.rollout_size
     return Measured(
         episodes=size * len(rows),
-        batch_s=_batch_s(rows),
+        batch_s=batch_seconds(rows),
         peak_mb=peak_mb(),
         answer_tokens=sum(row["length/mean"] for row in rows) / len(rows),
         phases=phases,
@@ -36,7 +36,7 @@ def run(folder: RunFolder) -> Measured:
     )
 
 
-def _batch_s(rows: list[dict[str, float]]) -> list[float]:
+def batch_seconds(rows: list[dict[str, float]]) -> list[float]:
     """Seconds of each batch with its checkpoint: from one batch's line to the next. The first
     batch has no line before it; its checkpoint counts like the mean of the others'."""
     inside = [sum(row[f"time/{name}"] for name in PHASES) for row in rows]
