@@ -23,7 +23,8 @@ OnAnswers = Callable[[int, int], None]
 @dataclass(frozen=True, slots=True)
 class SheetRow:
     """One question with the policy's answer beside the person's. `cross_entropy` is the mean
-    nats a token that the policy needs for the person's answer; `tokens` its own answer's length."""
+    nats a token that the policy needs for the person's answer; `tokens` its own answer's length;
+    `facts` the share of the person's exact facts that it states, None where there are none."""
 
     prompt_id: str
     question: str
@@ -34,6 +35,7 @@ class SheetRow:
     chrf: float
     rouge_l: float
     cross_entropy: float
+    facts: float | None = None
 
 
 def fill_sheet(
@@ -71,6 +73,7 @@ def fill_sheet(
             chrf=reading.chrf,
             rouge_l=reading.rouge_l,
             cross_entropy=entropy,
+            facts=reading.facts,
         )
         for item, answer, reading, entropy in zip(
             demonstrations, sampled, similar, entropies, strict=True

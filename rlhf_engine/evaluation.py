@@ -213,6 +213,8 @@ def _write_answers(
             "candidate": candidate.answer,
             "chrf_live": live.chrf,
             "chrf_candidate": candidate.chrf,
+            "facts_live": live.facts,
+            "facts_candidate": candidate.facts,
         }
         for name, values in rewards.items():
             row[f"reward_{name}"] = values[at]

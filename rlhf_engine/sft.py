@@ -230,13 +230,29 @@ def _compare(
 
 
 def before_and_after(before: Sequence[SheetRow], after: Sequence[SheetRow]) -> dict[str, Any]:
-    """Means before and after, and the paired interval of the chrF gain."""
+    """Means before and after, and the paired intervals of what was gained in chrF and in exact
+    facts; those of facts over the questions whose gold answer states any."""
     figures: dict[str, Any] = {}
     for key in ("chrf", "rouge_l", "cross_entropy", "tokens"):
         for name, rows in (("before", before), ("after", after)):
             figures[f"{key}_{name}"] = sum(getattr(row, key) for row in rows) / len(rows)
-    gains = [b.chrf - a.chrf for a, b in zip(before, after, strict=True)]
-    interval = mean_interval(gains)
-    figures["chrf_gain"] = interval.value
-    figures["chrf_gain_interval"] = [interval.lower, interval.upper]
+    figures |= _gain("chrf", [(a.chrf, b.chrf) for a, b in zip(before, after, strict=True)])
+    facts = [
+        (a.facts, b.facts)
+        for a, b in zip(before, after, strict=True)
+        if a.facts is not None and b.facts is not None
+    ]
+    figures["facts_questions"] = len(facts)
+    if facts:
+        figures["facts_before"] = sum(early for early, _ in facts) / len(facts)
+        figures["facts_after"] = sum(late for _, late in facts) / len(facts)
+        figures |= _gain("facts", facts)
     return figures
+
+
+def _gain(name: str, pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    interval = mean_interval([after - before for before, after in pairs])
+    return {
+        f"{name}_gain": interval.value,
+        f"{name}_gain_interval": [interval.lower, interval.upper],
+    }

@@ -1,5 +1,5 @@
 """How close an answer is to the one a person wrote: chrF and ROUGE-L, by their reference
-implementations (sacrebleu, rouge-score)."""
+implementations (sacrebleu, rouge-score), and the share of the exact facts (facts.py)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,31 @@ from typing import TYPE_CHECKING
 
 from sacrebleu.metrics.chrf import CHRF
 
+from rlhf_engine.facts import facts_found
+
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """chrF from 0 to 100 (character n-grams), ROUGE-L F1 from 0 to 1 (longest common words)."""
+    """chrF from 0 to 100 (character n-grams), ROUGE-L F1 from 0 to 1 (longest common words), and
+    the share of the gold answer's exact facts, None where it states none."""
 
     chrf: float
     rouge_l: float
+    facts: float | None
 
 
 def answer_similarity(answers: Sequence[str], golds: Sequence[str]) -> list[Similarity]:
     """One reading an answer against its gold answer."""
     rouge = _rouge()
     return [
-        Similarity(chrf, float(rouge.score(gold, answer)["rougeL"].fmeasure))
+        Similarity(
+            chrf,
+            float(rouge.score(gold, answer)["rougeL"].fmeasure),
+            facts_found(answer, gold),
+        )
         for chrf, answer, gold in zip(answer_chrf(answers, golds), answers, golds, strict=True)
     ]
 

@@ -13,16 +13,16 @@ from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from rlhf_engine.answer_sheet import cross_entropies
+from rlhf_engine.answer_sheet import SheetRow, cross_entropies
 from rlhf_engine.answer_trainer import IGNORED, answer_part, random_padding_share
 from rlhf_engine.backbone import Backbone, lora_config
 from rlhf_engine.early_stop import EarlyStop
 from rlhf_engine.errors import PlanError, TrainingError
-from rlhf_engine.files import sha256_of
+from rlhf_engine.files import read_lines, sha256_of
 from rlhf_engine.plan import LoraPlan, RunPlan, SftPlan
 from rlhf_engine.records import Demonstration, Prompt, PromptPassage, Split
 from rlhf_engine.run_folder import RunFolder
-from rlhf_engine.sft import run_sft
+from rlhf_engine.sft import before_and_after, run_sft
 from rlhf_engine.snapshot import freeze
 from rlhf_engine.stage import Stage, TrainerWatch
 from tests.rlhf_engine.runs import tiny_plan
@@ -234,6 +234,37 @@ def test_training_leaves_the_base_policy_as_it_was(base: Path, tmp_path: Path) -
     losses = cross_entropies(fresh, None, exam, stage.plan)
     assert figures["cross_entropy_before"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
     assert figures["cross_entropy_after"] < figures["cross_entropy_before"] - 1
+
+
+def row(chrf: float, facts: float | None) -> SheetRow:
+    return SheetRow("q", "Where?", "Floor 3.", "", 1, "stop", chrf, 0.0, 0.0, facts)
+
+
+def test_gains_are_paired_and_facts_count_where_there_are_any() -> None:
+    """Facts gained in two of three questions; chrF falls by 1 in each of four."""
+    before = [row(30, 0.0), row(20, 0.5), row(10, 1.0), row(40, None)]
+    after = [row(29, 1.0), row(19, 1.0), row(9, 1.0), row(39, None)]
+    figures = before_and_after(before, after)
+    assert figures["chrf_gain_interval"] == [-1, -1]
+    assert figures["facts_questions"] == 3
+    assert (figures["facts_before"], figures["facts_after"]) == (0.5, 1.0)
+    assert figures["facts_gain"] == 0.5
+    assert 0 <= figures["facts_gain_interval"][0] < 0.5 < figures["facts_gain_interval"][1] <= 1
+
+
+def test_answers_without_any_fact_have_no_facts_figures() -> None:
+    figures = before_and_after([row(30, None)], [row(31, None)])
+    assert figures["facts_questions"] == 0
+    assert "facts_before" not in figures
+
+
+def test_the_sheet_keeps_each_answers_share_of_facts(base: Path, tmp_path: Path) -> None:
+    exam = [*rooms(("exam",), 3, "exam"), replace(OLD[0], answer="Ask your manager.")]
+    exam[-1] = replace(exam[-1], prompt=replace(exam[-1].prompt, split="exam", id="last"))
+    stage, figures = sft(tmp_path, tiny_plan(base, sft=replace(LEARN, epochs=1)), NEW + exam)
+    rows = read_lines(stage.run.path / "answers" / "sft.jsonl")
+    assert [each["facts"] is None for each in rows] == [False] * 4 + [True]
+    assert figures["facts_questions"] == 4
 
 
 @pytest.mark.parametrize("key", ["loss", "grad_norm", "eval_loss"])
