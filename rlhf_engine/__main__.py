@@ -1,4 +1,7 @@
-"""`python -m rlhf_engine RUN_DIR`: work through a run folder without the service."""
+"""`python -m rlhf_engine RUN_DIR`: work through a run folder without the service.
+
+Started by `accelerate launch -m rlhf_engine RUN_DIR`, several processes share the stage ppo.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ def main() -> int:
         "a run that was stopped goes on from its last finished stage.",
     )
     parser.add_argument("run_dir", type=Path, help="the run folder")
+    parser.add_argument("--until", metavar="STAGE", help="end after this stage")
     arguments = parser.parse_args()
     RunFolder(arguments.run_dir).clear_cancel()
     # Read once, when torch loads: threads that wait should soon leave the cores to the server.
@@ -26,7 +30,7 @@ def main() -> int:
     try:
         from rlhf_engine.pipeline import train
 
-        verdict = train(arguments.run_dir, on_progress=_show)
+        verdict = train(arguments.run_dir, on_progress=_show, until=arguments.until)
     except Cancelled as error:
         sys.stderr.write(f"{error}\n")
         return 75

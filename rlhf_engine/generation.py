@@ -247,7 +247,8 @@ def sample_answers(
     max_prompt_tokens: int = 384,
     on_answers: Callable[[int], None] | None = None,
 ) -> list[SampledAnswer]:
-    """Load a policy (`version` is an adapter folder, None the base policy) and answer prompts."""
+    """Load a policy (`version` is an adapter folder, None the base policy) and answer prompts, as
+    `generate` does."""
     with limited_threads(threads):
         backbone = Backbone.load(base, dtype)
         adapter = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,9 +16,10 @@ from rlhf_engine.errors import DiskError, PlanError, RunFolderError
 from rlhf_engine.evaluation import run_evaluation
 from rlhf_engine.folders import published
 from rlhf_engine.generation import limited_threads
+from rlhf_engine.memory import give_back
 from rlhf_engine.plan import RunPlan
-from rlhf_engine.plots import plot_run
 from rlhf_engine.ppo import run_ppo
+from rlhf_engine.processes import Processes
 from rlhf_engine.records import GateReport, StageReport
 from rlhf_engine.reward_stage import run_reward_model
 from rlhf_engine.run_folder import Progress, RunFolder
@@ -35,8 +36,11 @@ def train(
     run_dir: Path,
     signals: Sequence[RewardSignal] = (),
     on_progress: OnProgress | None = None,
+    until: str | None = None,
 ) -> GateReport | None:
-    """Work through the plan's stages; what a marker says is done is not done again.
+    """Work through the plan's stages, or up to `until`; what a marker says is done is not done
+    again. Where several processes were started together, they share the stage ppo, which must
+    be the next one (`train_together`).
 
     Returns the gate's verdict, None for a plan without evaluation. Raises Cancelled
     when the run was asked to stop, RunFolderError when another process is at it, and
@@ -45,18 +49,69 @@ def train(
     run = RunFolder(run_dir)
     plan = run.plan()
     ordered = _signals_of(plan, signals)
+    processes = Processes()
+    if processes.count > 1:
+        train_together(run, plan, ordered, processes, on_progress)
+        return None
     with run.held(), limited_threads(plan.threads):
         _stay_offline_and_quiet()
         snapshot = _snapshot(run)
         dtype = _dtype(run, plan)
-        for name in plan.stages:
+        for name in _stages_until(plan, until):
             if run.report(name) is None:
                 run.raise_if_cancelled()
                 with _disk_errors_named(run, name):
                     _run_stage(Stage(name, run, plan, dtype, on_progress), snapshot, ordered)
-        _keep_candidate(run, plan)
-        plot_run(run)
+                give_back()
+        if until in (None, plan.stages[-1]):
+            _keep_candidate(run, plan)
+        _plot(run)
     return run.gate_report()
+
+
+def train_together(
+    run: RunFolder,
+    plan: RunPlan,
+    signals: Sequence[RewardSignal],
+    processes: Processes,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Share the stage ppo with the other processes; the first one alone writes the folder.
+
+    PlanError where a stage before it is not done: those run in one process.
+    """
+    missing = [name for name in plan.stages if name != "evaluation" and run.report(name) is None]
+    if missing == []:
+        return
+    if missing != ["ppo"]:
+        raise PlanError(
+            f"{processes.count} processes share the stage ppo alone, and {missing[0]} is not done; "
+            f"run `python -m rlhf_engine {run.path} --until reward_model` in one process first"
+        )
+    with run.held() if processes.first else nullcontext(), limited_threads(plan.threads):
+        _stay_offline_and_quiet()
+        stage = Stage("ppo", run, plan, _dtype(run, plan), on_progress)
+        stage.path.mkdir(parents=True, exist_ok=True)
+        report = run_ppo(stage, _snapshot(run), signals)
+        if processes.first:
+            run.mark_done(report)
+            _plot(run)
+        processes.wait()
+
+
+def _stages_until(plan: RunPlan, until: str | None) -> Sequence[str]:
+    if until is None:
+        return plan.stages
+    if until not in plan.stages:
+        raise PlanError(f"the plan has no stage {until}; its stages are {list(plan.stages)}")
+    return plan.stages[: plan.stages.index(until) + 1]
+
+
+def _plot(run: RunFolder) -> None:
+    # Imported late: what draws needs memory that training can use.
+    from rlhf_engine.plots import plot_run
+
+    plot_run(run)
 
 
 def _stay_offline_and_quiet() -> None:

@@ -70,6 +70,11 @@ class Processes:
         squares = self.add_up(((wide - mean) ** 2).sum())
         return count, mean, float(squares) / max(count, 1.0)
 
+    def wait(self) -> None:
+        """Until every process has come this far."""
+        if self.count > 1:
+            distributed.barrier()
+
     def any(self, flag: bool) -> bool:
         """Whether it holds in one of the processes at least."""
         if self.count == 1:

@@ -45,7 +45,8 @@ def draw(
     plan: rlhf_engine.RunPlan,
     on_done: OnDone | None = None,
 ) -> list[rlhf_engine.SampledAnswer]:
-    """One answer a prompt, drawn by a policy; kept in `folder` under `name`."""
+    """As many answers a prompt as there are seeds for it, drawn by a policy; kept in `folder`
+    under `name`."""
     job = {
         "kind": "draw",
         "base": str(base),
@@ -154,7 +155,7 @@ def _draw(job: dict[str, Any]) -> list[dict[str, Any]]:
         dtype=plan.dtype,
         threads=plan.threads,
         max_prompt_tokens=plan.max_prompt_tokens,
-        on_answers=lambda done: _tell(done, len(prompts)),
+        on_answers=lambda done: _tell(done, len(job["seeds"])),
     )
     return [to_json(answer) for answer in answers]
 

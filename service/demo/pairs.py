@@ -61,7 +61,7 @@ def draw_pairs(
     sampling = rlhf_engine.SamplingSettings(
         temperature=TEMPERATURE, max_new_tokens=plan.max_answer_tokens
     )
-    prompts = [item.prompt for item in demonstrations for _ in range(2)]
+    prompts = [item.prompt for item in demonstrations]
     answers = engine_job.draw(
         folder,
         "pairs",
@@ -69,7 +69,7 @@ def draw_pairs(
         None if version.kind == "base" else settings.policies / version.id,
         prompts,
         sampling,
-        [plan.seed + at for at in range(len(prompts))],
+        [plan.seed + at for at in range(2 * len(prompts))],
         plan,
         on_done,
     )

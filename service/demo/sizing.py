@@ -54,6 +54,7 @@ class Sizes:
     reward_epochs: float
     ppo_batches: int
     ppo_batch_size: int
+    """Answers a batch, four to each of its prompts."""
     ppo_epochs: int
 
     @property
@@ -69,13 +70,16 @@ class Sizes:
 
 # From the largest to the smallest.
 PRESETS = (
-    Sizes("large", 2, 48, None, 40, 3.0, 3e-4, 160, 2.0, 12, 24, 2),
-    Sizes("medium", 2, 48, None, 40, 2.0, 3e-4, 120, 2.0, 10, 16, 2),
-    Sizes("small", 1, 48, None, 40, 2.0, 5e-4, 96, 2.0, 8, 16, 2),
-    Sizes("smaller", 1, 40, None, 40, 1.0, 1e-3, 64, 1.5, 6, 16, 2),
-    Sizes("smallest", 1, 40, 10, 40, 1.0, 1e-3, 40, 1.0, 4, 8, 2),
-    Sizes("least", 1, 40, 10, 40, 1.0, 1e-3, 24, 1.0, 3, 8, 1),
+    Sizes("large", 2, 48, None, 40, 3.0, 3e-4, 200, 2.0, 16, 48, 2),
+    Sizes("medium", 2, 48, None, 40, 2.0, 3e-4, 160, 2.0, 12, 48, 2),
+    Sizes("small", 1, 48, None, 40, 2.0, 5e-4, 128, 2.0, 10, 32, 2),
+    Sizes("smaller", 1, 40, None, 40, 1.0, 1e-3, 96, 1.5, 8, 32, 2),
+    Sizes("smallest", 1, 40, 10, 40, 1.0, 1e-3, 64, 1.0, 6, 16, 2),
+    Sizes("least", 1, 40, 10, 40, 1.0, 1e-3, 32, 1.0, 4, 16, 1),
 )
+
+ANSWERS_PER_PROMPT = 4
+"""In PPO; a pair for the voter has two. Answers to one prompt share its computation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +101,24 @@ def estimate(sizes: Sizes, speed: Speed, questions: int) -> dict[Step, float]:
     step = 1.4 + 1.8 * share
     answer = 0.6 * sizes.answer_tokens
     row = sizes.prompt_tokens + answer
-    answered = sizes.prompt_tokens / forward + answer / drawn
-    exam = sizes.exam_questions * (answered + (sizes.prompt_tokens + GOLD_TOKENS) / forward)
+    pair = sizes.prompt_tokens + 2 * answer
+    # A share of the prompt, and the answer.
+    shared = sizes.prompt_tokens / ANSWERS_PER_PROMPT
+    exam = sizes.exam_questions * (
+        (2 * sizes.prompt_tokens + GOLD_TOKENS) / forward + answer / drawn
+    )
     learnt = questions * sizes.sft_epochs * (sizes.prompt_tokens + GOLD_TOKENS)
     rollouts = sizes.ppo_batches * sizes.ppo_batch_size
-    per_rollout = answered + (3 + sizes.ppo_epochs * step) * row / forward
+    per_rollout = (shared / forward + answer / drawn) + (
+        (3 + sizes.ppo_epochs * step) * (shared + answer) / forward
+    )
     judged = 4 * sizes.exam_questions * row / forward
     return {
         "cycle 1: SFT": 2 * START_S + learnt * step / forward + 2 * exam,
-        "answer pairs": START_S + 2 * sizes.pairs * answered,
+        "answer pairs": START_S
+        + sizes.pairs * (sizes.prompt_tokens / forward + 2 * answer / drawn),
         "cycle 2: reward model": 2 * START_S
-        + 2 * sizes.pairs * row * (sizes.reward_epochs * step + 1) / forward,
+        + sizes.pairs * pair * (sizes.reward_epochs * step + 1) / forward,
         "cycle 2: PPO": 2 * START_S + rollouts * per_rollout + exam + judged,
         "tables": START_S + sizes.exam_questions * row / forward,
     }
@@ -161,9 +172,9 @@ def plan_values(sizes: Sizes, dtype: str) -> dict[str, Any]:
         "ppo": {
             "rollout_batches": sizes.ppo_batches,
             "rollout_size": sizes.ppo_batch_size,
-            # One step an epoch, since the advantages of a few answers are too noisy for more;
-            # so few steps must be larger.
-            "minibatch_size": sizes.ppo_batch_size,
+            "answers_per_prompt": ANSWERS_PER_PROMPT,
+            # Few steps in all, so they must be larger than usual.
+            "minibatch_size": 16,
             "learning_rate": 5e-4,
             "epochs": sizes.ppo_epochs,
         },
