@@ -27,7 +27,7 @@ from rlhf_engine.sft import run_sft
 from rlhf_engine.signals import RewardSignal
 from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.speed import measure_speed
-from rlhf_engine.stage import Stage
+from rlhf_engine.stage import Stage, draw
 
 OnProgress = Callable[[Progress], None]
 
@@ -65,7 +65,7 @@ def train(
                 give_back()
         if until in (None, plan.stages[-1]):
             _keep_candidate(run, plan)
-        _plot(run)
+        draw(run)
     return run.gate_report()
 
 
@@ -95,7 +95,7 @@ def train_together(
         report = run_ppo(stage, _snapshot(run), signals)
         if processes.first:
             run.mark_done(report)
-            _plot(run)
+            draw(run)
         processes.wait()
 
 
@@ -105,13 +105,6 @@ def _stages_until(plan: RunPlan, until: str | None) -> Sequence[str]:
     if until not in plan.stages:
         raise PlanError(f"the plan has no stage {until}; its stages are {list(plan.stages)}")
     return plan.stages[: plan.stages.index(until) + 1]
-
-
-def _plot(run: RunFolder) -> None:
-    # Imported late: what draws needs memory that training can use.
-    from rlhf_engine.plots import plot_run
-
-    plot_run(run)
 
 
 def _stay_offline_and_quiet() -> None:

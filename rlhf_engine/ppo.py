@@ -37,7 +37,7 @@ from rlhf_engine.reward_model import CRITIC, RewardModel
 from rlhf_engine.rollout import POLICY, REFERENCE, Judge, Minibatch, Part, Rollouts, stream
 from rlhf_engine.signals import RewardSignal
 from rlhf_engine.snapshot import Snapshot
-from rlhf_engine.stage import Stage
+from rlhf_engine.stage import Stage, draw
 
 MAX_FIRST_RATIO_ERROR = 1e-3
 MAX_FIRST_KL = 1e-2
@@ -109,6 +109,7 @@ class Ppo:
             if self.processes.first:
                 self._save(checkpoint, number + 1)
                 self._append_metrics()
+                draw(self.stage.run)
         self._tell(total, total)
         if self.processes.first:
             self.backbone.save_adapter(POLICY, self.stage.path / "adapter")

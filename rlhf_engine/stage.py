@@ -62,6 +62,14 @@ class Stage:
         return (time.monotonic() - since) / (step - first) * (total - step)
 
 
+def draw(run: RunFolder) -> None:
+    """Draw the run's picture as far as it is."""
+    # Imported late: what draws needs memory that the first stages can use.
+    from rlhf_engine.plots import plot_run
+
+    plot_run(run)
+
+
 class TrainerWatch(TrainerCallback):  # type: ignore[misc]
     """Carries a Trainer's steps and losses to the stage."""
 
