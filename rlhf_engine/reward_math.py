@@ -52,7 +52,8 @@ def bootstrap_weights(heads: int, count: int, seed: int) -> Tensor:
 
 
 def comparison_loss(
-    scores: Tensor,
+    chosen: Tensor,
+    rejected: Tensor,
     target: Tensor,
     margin: Tensor,
     both_bad: Tensor,
@@ -60,14 +61,12 @@ def comparison_loss(
     centre_coefficient: float,
     both_bad_weight: float,
 ) -> Tensor:
-    """The whole loss of a batch, a scalar: mean over heads and pairs.
+    """The whole loss of each head and pair, [k, b].
 
-    scores [k, 2b]: each pair's chosen and rejected answer side by side. weights [k, b] hold
-    the pair's weight times the head's bootstrap weight; both_bad [b] is 1 where neither
-    answer was good.
+    weights [k, b] hold the pair's weight times the head's bootstrap weight; both_bad [b] is
+    true where neither answer was good.
     """
-    chosen, rejected = scores[:, 0::2], scores[:, 1::2]
     judged = preference_loss(chosen, rejected, target, margin)
     judged = judged + centre_coefficient * centring_loss(chosen, rejected)
     bad = both_bad_weight * both_bad_loss(chosen, rejected)
-    return (weights * torch.where(both_bad.bool(), bad, judged)).mean()
+    return weights * torch.where(both_bad, bad, judged)

@@ -83,6 +83,11 @@ class ComparisonTrainer(RewardTrainer):  # type: ignore[misc]
     def __init__(self, *, centre_coefficient: float, both_bad_weight: float, **more: Any) -> None:
         super().__init__(**more)
         self.centre_coefficient, self.both_bad_weight = centre_coefficient, both_bad_weight
+        self.pairs_a_row = sum(map(len, self.train_dataset["pairs"])) / len(self.train_dataset)
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        """Rows are ready as they come (pair_rows.py)."""
+        return dataset
 
     def compute_loss(
         self,
@@ -91,12 +96,14 @@ class ComparisonTrainer(RewardTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The loss of reward_math.comparison_loss; accuracy and mean score are logged."""
+        """Mean over pairs and heads of reward_math.comparison_loss; accuracy is logged."""
         del num_items_in_batch
         labels = {name: inputs[name] for name in LABELS}
         scores = model(**{name: inputs[name] for name in inputs if name not in LABELS})
-        loss = comparison_loss(
-            scores,
+        chosen, rejected = scores[:, labels["chosen"]], scores[:, labels["rejected"]]
+        losses = comparison_loss(
+            chosen,
+            rejected,
             labels["target"],
             labels["margin"],
             labels["both_bad"],
@@ -104,32 +111,29 @@ class ComparisonTrainer(RewardTrainer):  # type: ignore[misc]
             self.centre_coefficient,
             self.both_bad_weight,
         )
-        self._note("train" if self.model.training else "eval", scores.detach().mean(dim=0), labels)
+        # Not the mean over pairs: a row with many pairs would count as much as one with one.
+        loss = losses.sum(dim=1).mean() / (len(inputs["prompts"]) * self.pairs_a_row)
+        mode = "train" if self.model.training else "eval"
+        self._note(mode, (chosen - rejected).detach().mean(dim=0), labels)
         return (loss, {"scores": scores.T}) if return_outputs else loss
 
-    def _note(self, mode: str, scores: Tensor, labels: dict[str, Tensor]) -> None:
-        difference = scores[0::2] - scores[1::2]
-        decisive = (labels["target"] > 0.5) & ~labels["both_bad"].bool()
+    def _note(self, mode: str, differences: Tensor, labels: dict[str, Tensor]) -> None:
+        decisive = (labels["target"] > 0.5) & ~labels["both_bad"]
         if decisive.any():
-            self._metrics[mode]["accuracy"].append(float((difference[decisive] > 0).float().mean()))
-        self._metrics[mode]["mean_reward"].append(float(scores.mean()))
+            right = (differences[decisive] > 0).float().mean()
+            self._metrics[mode]["accuracy"].append(float(right))
 
 
 def train_heads(stage: Stage, backbone: Backbone, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Train all heads and write their adapters; figures of the training."""
     plan = stage.plan.reward_model
-    rows, cut = tokenised(backbone.tokenizer, pairs, stage.plan)
-    drawn = bootstrap_weights(plan.heads, len(rows), stage.plan.seed)
-    members = [[k] for k in range(plan.heads)] if plan.separate_adapters else [range(plan.heads)]
+    drawn = bootstrap_weights(plan.heads, len(pairs), stage.plan.seed)
+    members = list(drawn.unsqueeze(1)) if plan.separate_adapters else [drawn]
     beginning = warm_start(stage.plan, backbone)
     losses = []
-    for number, heads in enumerate(members):
-        weighed = [
-            {**row, "weights": [float(drawn[head, at]) * row["weight"] for head in heads]}
-            for at, row in enumerate(rows)
-        ]
-        note = f"learning from comparisons, head {number + 1}" if number else ""
-        losses.append(_train_member(stage, backbone, weighed, number, beginning, note))
+    for number, weights in enumerate(members):
+        rows, cut = tokenised(backbone.tokenizer, pairs, stage.plan, weights)
+        losses.append(_train_member(stage, backbone, rows, number, beginning))
     figures: dict[str, Any] = {
         **cut,
         "heads": plan.heads,
@@ -147,11 +151,13 @@ def _train_member(
     rows: list[dict[str, Any]],
     number: int,
     beginning: Beginning,
-    note: str,
 ) -> tuple[float, int]:
     """Train adapter `number` with as many heads as the rows have weights; loss and steps."""
     plan, name = stage.plan, adapter_name(number)
-    heads = _begin(stage, backbone, number, len(rows[0]["weights"]), beginning)
+    heads = _begin(stage, backbone, number, len(rows[0]["pairs"][0]["weights"]), beginning)
+    note = (
+        f"learning from comparisons, head {number + 1}" if number else "learning from comparisons"
+    )
     with backbone.using(name, trainable=True):
         scorer = Scorer(backbone, heads)
         trainer = ComparisonTrainer(
@@ -161,7 +167,7 @@ def _train_member(
                 num_train_epochs=plan.reward_model.epochs,
                 learning_rate=plan.reward_model.learning_rate,
                 max_length=None,
-                **_settings(plan, stage.dtype, number),
+                **_settings(plan, stage.dtype, number, rows),
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=backbone.tokenizer,
@@ -169,17 +175,21 @@ def _train_member(
             centre_coefficient=plan.reward_model.centre_coefficient,
             both_bad_weight=plan.reward_model.both_bad_weight,
         )
-        loss = train_quietly(trainer, stage, note or "learning from comparisons")
+        loss = train_quietly(trainer, stage, note)
     backbone.model.eval()
     backbone.save_adapter(name, adapter_folder(stage.path, number), scorer.score)
     shutil.rmtree(stage.path / "trainer", ignore_errors=True)
     return loss, trainer.state.global_step
 
 
-def _settings(plan: RunPlan, dtype: str, number: int) -> dict[str, Any]:
-    """A comparison is two rows; each separate adapter reads them in an order of its own."""
-    pairs_at_once = max(1, plan.micro_batch_size // 2)
-    settings = trainer_settings(plan, dtype, plan.reward_model.batch_size, pairs_at_once)
+def _settings(
+    plan: RunPlan, dtype: str, number: int, rows: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """As many rows at once as keep to the plan's answers at once; each separate adapter reads
+    the rows in an order of its own."""
+    answers = max(len(row["answers"]) for row in rows)
+    at_once = max(1, plan.micro_batch_size // answers)
+    settings = trainer_settings(plan, dtype, plan.reward_model.batch_size, at_once)
     return {**settings, "seed": plan.seed + number}
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.records import Comparison, StageReport, Thumb
 from rlhf_engine.reward_stage import run_reward_model
@@ -24,6 +26,7 @@ def reward_stage(folder: Path, base: Path, **changes: object) -> Stage:
     plan = replace(plan, reward_model=replace(plan.reward_model, **changes))  # type: ignore[arg-type]
     run = RunFolder.create(folder, plan)
     backbone = Backbone.load(base)
+    torch.manual_seed(0)
     backbone.new_adapter("sft", plan.lora)
     backbone.save_adapter("sft", run.stage_path("sft") / "adapter")
     stage = Stage("reward_model", run, plan, "float32")

@@ -65,21 +65,21 @@ def test_both_bad_by_hand_pushes_both_down_alike() -> None:
     assert scores.grad[0, 0] == scores.grad[0, 1] > 0
 
 
-def test_the_whole_loss_is_the_weighted_mean_over_heads_and_pairs() -> None:
+def test_the_whole_loss_is_weighed_and_both_bad_takes_the_place_of_the_vote() -> None:
     # Two heads, two pairs; all scores 0 except the centred pair of head 1: (1 + 1)^2.
-    scores = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
-    weights = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    scores = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     loss = comparison_loss(
         scores,
+        scores.clone(),
         target=torch.tensor([1.0, 0.5]),
         margin=torch.zeros(2),
-        both_bad=torch.tensor([0, 1]),
-        weights=weights,
+        both_bad=torch.tensor([False, True]),
+        weights=torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
         centre_coefficient=0.1,
         both_bad_weight=0.5,
     )
-    expected = (1 * LOG2 + 2 * 0.5 * LOG2 + 3 * (LOG2 + 0.1 * 4) + 4 * 0.5 * LOG2) / 4
-    assert float(loss) == pytest.approx(expected)
+    expected = [[LOG2, 2 * 0.5 * LOG2], [3 * (LOG2 + 0.1 * 4), 4 * 0.5 * LOG2]]
+    torch.testing.assert_close(loss, torch.tensor(expected))
 
 
 def test_bootstrap_weights_differ_by_head_and_never_vanish() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rlhf_engine.pair_rows import PairCollator, tokenised
 from rlhf_engine.plan import LoraPlan
 from rlhf_engine.preferences import Pair, gather_pairs
 from rlhf_engine.records import Comparison, Prompt
+from rlhf_engine.render import answer_ids
 from rlhf_engine.reward_model import CRITIC, RewardModel, Scale, adapter_folder
 from rlhf_engine.reward_training import ComparisonTrainer, Scorer, warm_start
 from tests.rlhf_engine.reward_runs import learn, reward_stage
@@ -93,7 +95,7 @@ def test_answers_called_bad_fall_below_those_that_merely_tie(base: Path, tmp_pat
         for item in comparisons()
     ]
     votes = [*comparisons(), *ties, *both_bad()]
-    report = learn(reward_stage(tmp_path, base, both_bad_weight=1.0), votes)
+    report = learn(reward_stage(tmp_path, base, both_bad_weight=1.0, epochs=8.0), votes)
     assert (report.figures["both_bad"], report.figures["ties"]) == (12, 12)
     assert report.figures["both_bad_held_out"] == 4
     assert report.figures["both_bad_below_average"] == 1.0
@@ -138,8 +140,7 @@ def parity(base: Path, tmp_path: Path) -> Iterator[tuple[torch.Tensor, torch.Ten
         replace(pair, target=1.0)
         for pair in gather_pairs(comparisons(), [], replace(plan.reward_model)).pairs
     ]
-    rows, _ = tokenised(backbone.tokenizer, pairs, plan)
-    rows = [{**row, "weights": [1.0]} for row in rows]
+    rows, _ = tokenised(backbone.tokenizer, pairs, plan, torch.ones(1, len(pairs)))
     heads = torch.randn(1, backbone.width, generator=torch.Generator().manual_seed(0))
     ours = ComparisonTrainer(
         model=Scorer(backbone, heads.clone()),
@@ -158,11 +159,12 @@ def parity(base: Path, tmp_path: Path) -> Iterator[tuple[torch.Tensor, torch.Ten
         classifier.score.weight.copy_(heads)
     whole = [
         {
-            "chosen_ids": row["prompt_ids"] + row["chosen_ids"],
-            "rejected_ids": row["prompt_ids"] + row["rejected_ids"],
-            "margin": row["margin"],
+            "chosen_ids": row["prompt_ids"] + row["answers"][pair["chosen"]],
+            "rejected_ids": row["prompt_ids"] + row["answers"][pair["rejected"]],
+            "margin": pair["margin"],
         }
         for row in rows
+        for pair in row["pairs"]
     ]
     theirs = Trl(
         model=classifier,
@@ -189,11 +191,42 @@ def test_long_examples_are_cut_and_counted_never_dropped(base: Path) -> None:
         Pair(Prompt("s", "Why?"), "Yes.", "No.", 0.9, 0.0, 1.0),
     ]
     tokenizer = Backbone.load(base).tokenizer
-    rows, counted = tokenised(tokenizer, pairs, plan)
-    assert len(rows) == 3
+    rows, counted = tokenised(tokenizer, pairs, plan, torch.ones(2, 3))
+    assert sum(len(row["pairs"]) for row in rows) == 3
     assert counted == {"truncated": 2, "answers_cut": 1}
     assert max(len(row["prompt_ids"]) for row in rows) <= 40
-    assert rows[1]["chosen_ids"][-1] == tokenizer.eos_token_id
+    assert rows[1]["answers"][0][-1] == tokenizer.eos_token_id
+
+
+def test_an_answer_with_several_votes_is_computed_once(base: Path) -> None:
+    plan = replace(tiny_plan(base), micro_batch_size=4)
+    prompt, texts = Prompt("p", "Why?"), ("One.", "Two.", "Three.", "Four.")
+    pairs = [Pair(prompt, a, b, 0.9, 0.0, 1.0) for a, b in combinations(texts, 2)]
+    tokenizer = Backbone.load(base).tokenizer
+    [row], _ = tokenised(tokenizer, pairs, plan, torch.ones(1, 6))
+    assert row["answers"] == [answer_ids(tokenizer, text) for text in texts]
+    assert [(pair["chosen"], pair["rejected"]) for pair in row["pairs"]] == [
+        *combinations(range(4), 2)
+    ]
+    few, _ = tokenised(tokenizer, pairs, replace(plan, micro_batch_size=1), torch.ones(1, 6))
+    assert [len(row["answers"]) for row in few] == [2] * 6
+
+
+def test_rows_with_fewer_answers_are_filled_up_and_keep_their_places(base: Path) -> None:
+    plan = replace(tiny_plan(base), micro_batch_size=8)
+    first, second = Prompt("p", "Why?"), Prompt("q", "Who?")
+    pairs = [
+        Pair(first, "One.", "Two.", 0.9, 0.0, 1.0),
+        Pair(second, "A.", "B.", 0.9, 0.0, 1.0),
+        Pair(second, "C.", "A.", 0.9, 0.0, 1.0),
+    ]
+    backbone = Backbone.load(base)
+    rows, _ = tokenised(backbone.tokenizer, pairs, plan, torch.ones(1, 3))
+    batch = PairCollator(backbone.pad_id)(rows)
+    for side, texts in (("chosen", ("One.", "A.", "C.")), ("rejected", ("Two.", "B.", "A."))):
+        for place, text in zip(batch[side].tolist(), texts, strict=True):
+            ids = batch["answers"][place][batch["answer_mask"][place].bool()].tolist()
+            assert ids == answer_ids(backbone.tokenizer, text)
 
 
 @pytest.fixture(scope="module")

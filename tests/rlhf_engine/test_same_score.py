@@ -45,22 +45,25 @@ def pairs() -> list[Pair]:
 
 def trainer_scores(run: RunFolder, model: RewardModel) -> torch.Tensor:
     """Raw scores [k, 2n] as the trainer computes them: its rows, its collator, its module."""
-    rows, _ = tokenised(model.backbone.tokenizer, pairs(), run.plan())
-    collator = PairCollator(model.backbone.pad_id)
     found = []
     for number in range(model.scale.adapters):
         _, weights = read_adapter(adapter_folder(run.stage_path("reward_model"), number))
         heads = weights[SCORE_KEY]
-        batch = collator([{**row, "weights": [1.0] * len(heads)} for row in rows])
+        rows, _ = tokenised(
+            model.backbone.tokenizer, pairs(), run.plan(), torch.ones(len(heads), len(pairs()))
+        )
+        batch = PairCollator(model.backbone.pad_id)(rows)
         with model.backbone.using(adapter_name(number)), torch.inference_mode():
             inputs = {name: value for name, value in batch.items() if name not in LABELS}
-            found.append(Scorer(model.backbone, heads)(**inputs))
+            scores = Scorer(model.backbone, heads)(**inputs)
+        both = torch.stack([batch["chosen"], batch["rejected"]], dim=1).flatten()
+        found.append(scores[:, both])
     return torch.cat(found)
 
 
 def classifier_scores(run: RunFolder, number: int) -> torch.Tensor:
     """Raw scores [2n, k] of one adapter as PEFT and transformers read its folder, without any
-    code of this engine's: whole sequences, padded right, one label a head."""
+    code of this engine's but the renderer: whole sequences, padded right, one label a head."""
     plan = run.plan()
     tokenizer = load_tokenizer(Path(plan.base))
     folder = adapter_folder(run.stage_path("reward_model"), number)
@@ -70,9 +73,11 @@ def classifier_scores(run: RunFolder, number: int) -> torch.Tensor:
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     wrapped = PeftModel.from_pretrained(model, folder).eval()
-    rows, _ = tokenised(tokenizer, pairs(), plan)
     texts = [
-        row["prompt_ids"] + ids for row in rows for ids in (row["chosen_ids"], row["rejected_ids"])
+        prompt_ids(tokenizer, pair.prompt, plan.max_prompt_tokens)
+        + answer_ids(tokenizer, text, plan.max_answer_tokens)
+        for pair in pairs()
+        for text in (pair.chosen, pair.rejected)
     ]
     width = max(map(len, texts))
     ids = torch.tensor([text + [tokenizer.pad_token_id] * (width - len(text)) for text in texts])
