@@ -176,14 +176,8 @@ class Conducting:
         snapshot = rlhf_engine.Snapshot.open(folder.stage_path("snapshot"))
         if "stages" not in overrides:
             plan = replace(plan, stages=run_plan.choose_stages(plan, snapshot))
-        if plan.has_ppo and plan.sft.reuse is None:
-            with session(self._engine) as opened:
-                key = run_plan.sft_key(plan, snapshot)
-                reuse = run_plan.reusable_sft(opened, settings, key)
-            plan = replace(
-                plan, sft=replace(plan.sft, reuse=str(reuse.resolve()) if reuse else None)
-            )
-        return plan
+        with session(self._engine) as opened:
+            return run_plan.with_earlier_sft(opened, settings, plan, snapshot)
 
     def _work(self, folder: rlhf_engine.RunFolder) -> int:
         training = self._settings.training

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlmodel import Session, col, select
 
 import rlhf_engine
 from rlhf_engine.files import replaced, sha256_of_json
+from rlhf_engine.gold_answers import added, withdrawn
 from rlhf_engine.plan import STAGES, SignalPlan
 from rlhf_engine.records import from_json, to_json
 from service.errors import SettingsError
@@ -50,30 +52,99 @@ def choose_stages(plan: rlhf_engine.RunPlan, snapshot: rlhf_engine.Snapshot) -> 
 
 
 def sft_key(plan: rlhf_engine.RunPlan, snapshot: rlhf_engine.Snapshot) -> str:
-    """A hash over everything that shapes the SFT policy: equal keys, equal training."""
-    sft = to_json(plan.sft)
-    del sft["reuse"]
+    """A hash over what an SFT policy learns from and how: with equal keys there is nothing to
+    train again."""
     return sha256_of_json(
         {
             "base": rlhf_engine.base_hash(Path(plan.base)),
             "demonstrations": snapshot.demonstrations_hash,
-            "lora": to_json(plan.lora),
-            "sft": sft,
-            "seed": plan.seed,
-            "dtype": plan.dtype,
-            "lengths": [plan.max_prompt_tokens, plan.max_answer_tokens],
+            **_sft_settings(plan),
         }
     )
 
 
+def with_earlier_sft(
+    session: Session,
+    settings: Settings,
+    plan: rlhf_engine.RunPlan,
+    snapshot: rlhf_engine.Snapshot,
+) -> rlhf_engine.RunPlan:
+    """The plan with the SFT policy it can build on, if any; a plan that names one stays.
+
+    The same gold answers: the policy is taken over (where PPO follows; alone there would be
+    nothing to do). Gold answers were only added, and fewer than were known: SFT goes on from it
+    and replays a share of the known ones. Otherwise SFT begins with the base policy, above all
+    where a gold answer was withdrawn or changed, since that cannot be unlearnt.
+    """
+    if plan.sft.reuse or plan.sft.start_from:
+        return plan
+    if plan.has_ppo:
+        reuse = reusable_sft(session, settings, sft_key(plan, snapshot))
+        if reuse is not None:
+            return replace(plan, sft=replace(plan.sft, reuse=str(reuse.resolve())))
+    earlier = extendable_sft(session, settings, plan, snapshot)
+    if earlier is None:
+        return plan
+    policy, seen = (str(path.resolve()) for path in earlier)
+    return replace(plan, sft=replace(plan.sft, start_from=policy, seen=seen))
+
+
 def reusable_sft(session: Session, settings: Settings, key: str) -> Path | None:
     """The folder of an SFT PolicyVersion that was trained just so before, or None."""
+    for version, folder in _sft_versions(session, settings):
+        if version.figures.get("sft_key") == key:
+            return folder
+    return None
+
+
+def extendable_sft(
+    session: Session,
+    settings: Settings,
+    plan: rlhf_engine.RunPlan,
+    snapshot: rlhf_engine.Snapshot,
+) -> tuple[Path, Path] | None:
+    """The newest SFT PolicyVersion to go on from, with the folder of the snapshot it learnt.
+
+    It was trained by the same settings, its gate did not reject it, every gold answer it learnt
+    is still there, and those that came since are no more than those.
+    """
+    for version, folder in _sft_versions(session, settings):
+        run = session.get(TrainingRun, version.run_id) if version.run_id else None
+        if run is None or version.state == "rejected":
+            continue
+        earlier = rlhf_engine.RunFolder(Path(run.folder))
+        try:
+            same = _sft_settings(earlier.plan()) == _sft_settings(plan)
+            learnt = rlhf_engine.Snapshot.open(earlier.stage_path("snapshot"))
+        except rlhf_engine.EngineError:
+            continue  # cleaned up, or written by another version of the program
+        known = len(learnt.training_demonstrations())
+        if same and not withdrawn(learnt, snapshot) and 0 < added(learnt, snapshot) <= known:
+            return folder, learnt.path
+    return None
+
+
+def _sft_versions(session: Session, settings: Settings) -> Iterator[tuple[PolicyVersion, Path]]:
+    """SFT versions that are on disk, the newest first."""
     statement = select(PolicyVersion).where(PolicyVersion.kind == "sft")
     for version in session.exec(statement.order_by(col(PolicyVersion.number).desc())):
         folder = settings.policies / version.id
-        if version.figures.get("sft_key") == key and folder.is_dir():
-            return folder
-    return None
+        if folder.is_dir():
+            yield version, folder
+
+
+def _sft_settings(plan: rlhf_engine.RunPlan) -> dict[str, Any]:
+    """The settings that shape an SFT policy, without those that say what it builds on."""
+    sft = to_json(plan.sft)
+    for name in ("reuse", "start_from", "seen", "replay_share"):
+        del sft[name]
+    return {
+        "lora": to_json(plan.lora),
+        "sft": sft,
+        "seed": plan.seed,
+        "dtype": plan.dtype,
+        "lengths": [plan.max_prompt_tokens, plan.max_answer_tokens],
+    }
 
 
 def take_over_answers(
