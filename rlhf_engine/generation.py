@@ -1,7 +1,8 @@
 """Answers, token by token: one decoding core for rollouts, evaluation and service.
 
 A Decoder holds one batch of rows and its key-value cache. Each `step` draws one
-token a row. Rows that ended are dropped from the batch, so late steps cost less.
+token a row. Rows that ended are dropped from the batch, and further prompts can be
+admitted in their place: a step over few rows costs hardly less than one over many.
 Sampling uses nothing of the base policy's own generation settings.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.errors import GenerationError
@@ -49,16 +51,36 @@ class Decoder:
         seeds: Sequence[int],
         settings: SamplingSettings,
     ) -> None:
+        self.backbone, self.adapter, self.settings = backbone, adapter, settings
+        self.tokens: list[list[int]] = []
+        self.logprobs: list[list[float]] = []
+        self.active: list[int] = []
+        self._generators: list[torch.Generator] = []
+        self._cache: DynamicCache | None = None
+        self.admit(prompts, seeds)
+
+    @torch.inference_mode()
+    def admit(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
+        """Add rows to the batch, g seeds a prompt; they are numbered on from the last row.
+
+        Where rows are active already, `can_admit` must hold.
+        """
         if not prompts or len(seeds) % len(prompts):
             raise GenerationError(
                 f"{len(seeds)} seeds cannot be shared out to {len(prompts)} prompts"
             )
-        self.backbone, self.adapter, self.settings = backbone, adapter, settings
-        self.tokens: list[list[int]] = [[] for _ in seeds]
-        self.logprobs: list[list[float]] = [[] for _ in seeds]
-        self.active = list(range(len(seeds)))
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        first = len(self.tokens)
+        self.tokens += [[] for _ in seeds]
+        self.logprobs += [[] for _ in seeds]
+        self._generators += [torch.Generator().manual_seed(seed) for seed in seeds]
         self._prefill(prompts, len(seeds))
+        self.active += range(first, first + len(seeds))
+
+    @property
+    def can_admit(self) -> bool:
+        """Whether rows can join active ones; not where layers keep a window of tokens only."""
+        layers = [] if self._cache is None else self._cache.layers
+        return all(type(layer) is DynamicLayer for layer in layers)
 
     @property
     def done(self) -> bool:
@@ -92,27 +114,48 @@ class Decoder:
         tokens = self.tokens[row]
         return "stop" if tokens and tokens[-1] == self.backbone.eos_id else "length"
 
-    @torch.inference_mode()
     def _prefill(self, prompts: Sequence[Sequence[int]], rows: int) -> None:
         batch = self.backbone.group(prompts, [[] for _ in prompts])
         mask = batch.prompt_mask
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        self._cache = DynamicCache(config=self.backbone.model.config)
-        logits = self._forward(batch.prompts, mask, positions)
+        cache = DynamicCache(config=self.backbone.model.config)
+        logits = self._forward(batch.prompts, mask, positions, cache)
         each = rows // len(prompts)
         if each > 1:
-            self._cache.batch_repeat_interleave(each)
-        self._mask, self._position, self._next_logits = (
+            cache.batch_repeat_interleave(each)
+        mask, position, logits = (
             tensor.repeat_interleave(each, 0) for tensor in (mask, positions[:, -1:], logits)
         )
+        if self._cache is not None:
+            mask = self._joined(cache, mask)
+            position = torch.cat([self._position, position])
+            logits = torch.cat([self._next_logits, logits])
+        self._cache, self._mask = cache, mask
+        self._position, self._next_logits = position, logits
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    def _joined(self, cache: DynamicCache, mask: Tensor) -> Tensor:
+        """Put the active rows' keys and values before those of `cache`; both rows' mask. What is
+        shorter is padded on the left, where a prompt's padding is."""
+        assert self._cache is not None
+        unused = int(self._mask.argmax(dim=1).min())
+        own = self._mask[:, unused:]
+        width = max(own.shape[1], mask.shape[1])
+        for old, new in zip(self._cache.layers, cache.layers, strict=True):
+            for name in ("keys", "values"):
+                kept = getattr(old, name)[:, :, unused:]
+                pair = (kept, getattr(new, name))
+                setattr(new, name, torch.cat([_padded(each, width, dim=2) for each in pair]))
+        return torch.cat([_padded(own, width, dim=1), _padded(mask, width, dim=1)])
+
+    def _forward(
+        self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache | None
+    ) -> Tensor:
         with self.backbone.using(self.adapter):
             output = self.backbone.model(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=self._cache,
+                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
@@ -161,6 +204,7 @@ class Decoder:
         if not kept:
             self._cache = None  # frees the memory of a batch that ended
             return
+        assert self._cache is not None
         index = torch.tensor(kept, device=self._mask.device)
         self._cache.batch_select_indices(index)
         self._mask, self._position = self._mask[index], self._position[index]
@@ -172,7 +216,14 @@ class Decoder:
         )
         self._mask = torch.cat([self._mask, torch.ones_like(last)], dim=1)
         self._position = self._position + 1
-        self._next_logits = self._forward(last, self._mask, self._position)
+        self._next_logits = self._forward(last, self._mask, self._position, self._cache)
+
+
+def _padded(tensor: Tensor, width: int, dim: int) -> Tensor:
+    """Zeros put before `tensor` along `dim` until it is `width` long there."""
+    shape = list(tensor.shape)
+    shape[dim] = width - shape[dim]
+    return torch.cat([tensor.new_zeros(shape), tensor], dim=dim) if shape[dim] else tensor
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
@@ -197,29 +248,47 @@ def generate(
 ) -> list[SampledAnswer]:
     """As many answers a prompt as there are seeds for it, in the seeds' order.
 
-    The seeds of prompt i are those at i g to i g + g - 1. Batches hold prompts of like
-    length. `on_answers` hears how many answers are done. An answer's tokens depend on its
+    The seeds of prompt i are those at i g to i g + g - 1. At most `batch_size` answers are
+    drawn at once (one prompt's at least); as rows end, further prompts join. `on_answers` hears
+    how many answers are done. An answer's tokens depend on its
     seed, and, in the last bits of a probability, on the batch it was drawn in.
     """
     each = len(seeds) // len(prompts)
     ids = [prompt_ids(backbone.tokenizer, prompt, max_prompt_tokens) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda at: len(ids[at]))
-    at_once = max(1, batch_size // each)
-    answers: dict[int, SampledAnswer] = {}
-    for start in range(0, len(order), at_once):
-        picked = order[start : start + at_once]
-        places = [at * each + copy for at in picked for copy in range(each)]
-        decoder = Decoder(
-            backbone, adapter, [ids[at] for at in picked], [seeds[at] for at in places], settings
-        )
-        while not decoder.done:
-            decoder.step()
-        for row, place in enumerate(places):
-            prompt_id = prompts[place // each].id
-            answers[place] = sampled_answer(decoder, row, prompt_id, seeds[place])
+    # The longest first: what joins later then never makes the rows before it longer.
+    waiting = sorted(range(len(prompts)), key=lambda at: (-len(ids[at]), at))
+    places: list[int] = []
+    decoder = None
+    while waiting or (decoder is not None and not decoder.done):
+        room = max(1, batch_size // each) if decoder is None else _room(decoder, batch_size, each)
+        if waiting and room:
+            picked, waiting = waiting[:room], waiting[room:]
+            new = [at * each + copy for at in picked for copy in range(each)]
+            joining = [ids[at] for at in picked], [seeds[at] for at in new]
+            places += new
+            if decoder is None:
+                decoder = Decoder(backbone, adapter, *joining, settings)
+            else:
+                decoder.admit(*joining)
+        assert decoder is not None
+        decoder.step()
         if on_answers is not None:
-            on_answers(len(answers))
-    return [answers[place] for place in range(len(seeds))]
+            on_answers(len(places) - len(decoder.active))
+    rows = {place: row for row, place in enumerate(places)}
+    return [
+        sampled_answer(decoder, rows[at], prompts[at // each].id, seeds[at])
+        for at in range(len(seeds))
+        if decoder is not None
+    ]
+
+
+def _room(decoder: Decoder, batch_size: int, each: int) -> int:
+    """How many prompts may join: as many as the batch has room for, once half of it is free."""
+    if decoder.done:
+        return max(1, batch_size // each)
+    if len(decoder.active) > batch_size // 2 or not decoder.can_admit:
+        return 0
+    return (batch_size - len(decoder.active)) // each
 
 
 def sampled_answer(decoder: Decoder, row: int, prompt_id: str, seed: int) -> SampledAnswer:

@@ -104,13 +104,13 @@ class Ppo:
         for number in range(first, total):
             if self._stopped_by_kl():
                 break
-            self._tell(number, total)
+            self._tell(number, 0)
             self.history.append(self._batch(number))
             if self.processes.first:
                 self._save(checkpoint, number + 1)
                 self._append_metrics()
                 draw(self.stage.run)
-        self._tell(total, total)
+        self._tell(total, 0)
         if self.processes.first:
             self.backbone.save_adapter(POLICY, self.stage.path / "adapter")
             checkpoint.unlink(missing_ok=True)
@@ -120,7 +120,13 @@ class Ppo:
     def _batch(self, number: int) -> dict[str, float]:
         """One rollout batch and the update from it, or the return to the last policy near
         enough to the SFT policy."""
-        rollout = self.rollouts.draw(number, self.critic, self.kl.coefficient, self.scale)
+        rollout = self.rollouts.draw(
+            number,
+            self.critic,
+            self.kl.coefficient,
+            self.scale,
+            lambda drawn: self._show(number, drawn),
+        )
         drawn = ppo_metrics.of_rollout(rollout, self.processes, self.kl.coefficient)
         self._check_mismatch(drawn)
         started = time.monotonic()
@@ -268,10 +274,17 @@ class Ppo:
         if self.processes.any(asked):
             raise Cancelled(f"run {self.stage.run.path.name} was asked to stop")
 
-    def _tell(self, step: int, total: int) -> None:
+    def _tell(self, number: int, drawn: int) -> None:
         self._stop_if_asked()
+        self._show(number, drawn)
+
+    def _show(self, number: int, drawn: int) -> None:
+        """Progress in answers drawn: of all batches before, and of batch `number`."""
+        size = self.ppo.rollout_size
         if self.processes.first:
-            self.stage.tell(step, total, "tuning the policy")
+            done = number * size + drawn * self.processes.count
+            total = self.ppo.rollout_batches * size
+            self.stage.tell(min(done, total), total, "tuning the policy")
 
     def _copy_of_policy(self) -> list[Tensor]:
         return [parameter.detach().clone() for parameter in self.parameters]

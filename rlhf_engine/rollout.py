@@ -14,7 +14,7 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -116,13 +116,20 @@ class Rollouts:
         return self.plan.ppo
 
     def draw(
-        self, number: int, critic: Critic, kl_coefficient: float, scale: RewardScale
+        self,
+        number: int,
+        critic: Critic,
+        kl_coefficient: float,
+        scale: RewardScale,
+        on_answers: Callable[[int], None] | None = None,
     ) -> Rollout:
-        """Rollout batch `number`; its rewards update `scale`."""
+        """Rollout batch `number`; its rewards update `scale`. `on_answers` hears how many of
+        this process's answers are drawn."""
         started = time.monotonic()
         prompts = self._prompts_of(number)
         plan = [self.processes.share(minibatch) for minibatch in self._partition(number)]
-        answers = self._answer(number, prompts, sorted(at for each in plan for at in each))
+        chosen = sorted(at for each in plan for at in each)
+        answers = self._answer(number, prompts, chosen, on_answers)
         drawn = time.monotonic()
         minibatches = [
             [self._judged(chosen, prompts, answers, critic) for chosen in self._at_once(each)]
@@ -159,7 +166,11 @@ class Rollouts:
         return [at * g + copy for at in chosen for copy in range(g)]
 
     def _answer(
-        self, number: int, prompts: Sequence[Prompt], chosen: list[int]
+        self,
+        number: int,
+        prompts: Sequence[Prompt],
+        chosen: list[int],
+        on_answers: Callable[[int], None] | None,
     ) -> dict[int, SampledAnswer]:
         """This process's answers, by place. A seed belongs to a place, whoever draws it."""
         if not chosen:
@@ -174,6 +185,7 @@ class Rollouts:
                 temperature=self.ppo.temperature, max_new_tokens=self.plan.max_answer_tokens
             ),
             max_prompt_tokens=self.plan.max_prompt_tokens,
+            on_answers=on_answers,
         )
         return dict(zip(places, drawn, strict=True))
 

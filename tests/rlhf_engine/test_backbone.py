@@ -80,11 +80,26 @@ def test_answers_that_cannot_be_shared_out_are_refused() -> None:
         group_answers(PROMPTS, ANSWERS[:3], pad_id=0)
 
 
-def test_several_answers_a_prompt_are_drawn_as_if_each_were_alone(backbone: Backbone) -> None:
-    prompts = [item.prompt for item in demonstrations()[:3]]
-    settings = SamplingSettings(temperature=1.0, max_new_tokens=8)
-    seeds = list(range(6))
-    together = generate(backbone, "policy", prompts, seeds, settings, max_prompt_tokens=128)
+@pytest.mark.parametrize("batch_size", [1, 4, 6, 64])
+def test_answers_are_drawn_as_if_each_were_alone(backbone: Backbone, batch_size: int) -> None:
+    """However many are drawn at once, and whoever joined whose batch when rows had ended."""
+    prompts = [item.prompt for item in demonstrations()[:8]]
+    settings = SamplingSettings(temperature=1.0, max_new_tokens=12)
+    seeds = list(range(16))
+    heard: list[int] = []
+    together = generate(
+        backbone,
+        "policy",
+        prompts,
+        seeds,
+        settings,
+        max_prompt_tokens=128,
+        batch_size=batch_size,
+        on_answers=heard.append,
+    )
+    assert len({len(answer.token_ids) for answer in together}) > 1
+    assert heard[-1] == 16
+    assert heard == sorted(heard)
     for at, answer in enumerate(together):
         ids = prompt_ids(backbone.tokenizer, prompts[at // 2], 128)
         decoder = Decoder(backbone, "policy", [ids], [seeds[at]], settings)
@@ -93,3 +108,21 @@ def test_several_answers_a_prompt_are_drawn_as_if_each_were_alone(backbone: Back
         assert list(answer.token_ids) == decoder.tokens[0]
         assert answer.prompt_id == prompts[at // 2].id
         assert answer.seed == seeds[at]
+
+
+def test_rows_that_join_change_nothing_for_those_before_them(backbone: Backbone) -> None:
+    ids = [prompt_ids(backbone.tokenizer, item.prompt, 128) for item in demonstrations()[:3]]
+    settings = SamplingSettings(temperature=1.0, max_new_tokens=10)
+    joined = Decoder(backbone, "policy", ids[:1], [0, 1], settings)
+    for _ in range(3):
+        joined.step()
+    assert joined.can_admit
+    assert joined.active
+    joined.admit(ids[1:], [2, 3])
+    while not joined.done:
+        joined.step()
+    for row, prompt in enumerate((0, 0, 1, 2)):
+        alone = Decoder(backbone, "policy", [ids[prompt]], [row], settings)
+        while not alone.done:
+            alone.step()
+        assert joined.tokens[row] == alone.tokens[0]
