@@ -1,0 +1,124 @@
+"""What the benchmarks of the reward model share: votes from a file, and one measured training.
+
+A file of votes (`pairs.jsonl`, and `ties.jsonl` if there) has one JSON object a line: id,
+group, prompt (messages), and chosen and rejected, or a and b for a tie. Groups, never rows,
+are held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from rlhf_engine import Comparison, Prompt, RunFolder, RunPlan, Snapshot, fetch_base
+from rlhf_engine.backbone import Backbone
+from rlhf_engine.generation import limited_threads
+from rlhf_engine.plan import LoraPlan, RewardPlan
+from rlhf_engine.reward_stage import run_reward_model
+from rlhf_engine.snapshot import is_held_out
+from rlhf_engine.stage import Stage
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "pref-qa-feedback"
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+BASE_CACHE = Path.home() / ".cache" / "heed" / "base"
+HELD_OUT_PERCENT = 30
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Votes on the training side, and held-out ones of other groups."""
+
+    train: tuple[Comparison, ...]
+    held_out: tuple[Comparison, ...]
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The options that both benchmarks have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with pairs.jsonl")
+    parser.add_argument("--base", help="folder or hub name of the base policy; default SmolLM2")
+    parser.add_argument("--size", type=int, default=0, help="training votes; 0 takes all")
+    parser.add_argument("--held-out", type=int, default=0, help="held-out votes; 0 takes all")
+    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--top-layers", type=int, help="adapt the last layers only")
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--micro-batch", type=int, default=4, help="answers at once")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each row")
+    return parser
+
+
+def read_votes(options: argparse.Namespace) -> Votes:
+    """The file's votes, split by group; `size` of the one side and `held_out` of the other."""
+    rows = [
+        json.loads(line)
+        for name in ("pairs.jsonl", "ties.jsonl")
+        if (options.data / name).exists()
+        for line in (options.data / name).read_text("utf-8").splitlines()
+    ]
+    random.Random(17).shuffle(rows)
+    votes = [_comparison(row) for row in rows]
+    train = [vote for vote in votes if vote.prompt.split == "train"]
+    held_out = [vote for vote in votes if vote.prompt.split == "held_out" and vote.decisive]
+    return Votes(tuple(train[: options.size or None]), tuple(held_out[: options.held_out or None]))
+
+
+def _comparison(row: dict[str, Any]) -> Comparison:
+    split = "held_out" if is_held_out(row["group"], HELD_OUT_PERCENT) else "train"
+    prompt = Prompt(row["group"], row["prompt"][-1]["content"], split=split)
+    if "chosen" not in row:
+        return Comparison(row["id"], prompt, row["a"], row["b"], "tie", source=row["source"])
+    return Comparison(row["id"], prompt, row["chosen"], row["rejected"], "a", source=row["source"])
+
+
+def plan_of(options: argparse.Namespace, seed: int, **reward: Any) -> RunPlan:
+    """The engine's plan of these options, with `reward` as fields of the RewardPlan."""
+    base = fetch_base(options.base or SMOLLM2, BASE_CACHE)
+    plan = RewardPlan(
+        epochs=options.epochs, learning_rate=options.learning_rate, batch_size=8, min_comparisons=2
+    )
+    return RunPlan(
+        base=str(base),
+        seed=seed,
+        dtype=options.dtype,
+        threads=options.threads,
+        max_prompt_tokens=256,
+        max_answer_tokens=192,
+        micro_batch_size=options.micro_batch,
+        lora=LoraPlan(top_layers=options.top_layers),
+        reward_model=replace(plan, **reward),
+    )
+
+
+def measured(plan: RunPlan, votes: Votes) -> dict[str, Any]:
+    """Train on fresh adapters and measure; the stage's figures, and its `seconds`."""
+    transformers_logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder, limited_threads(plan.threads):
+        run = RunFolder.create(Path(folder) / "run", plan)
+        backbone = Backbone.load(Path(plan.base), plan.dtype)
+        torch.manual_seed(plan.seed)
+        backbone.new_adapter("sft", plan.lora)
+        backbone.save_adapter("sft", run.stage_path("sft") / "adapter")
+        del backbone
+        stage = Stage("reward_model", run, plan, plan.dtype)
+        stage.path.mkdir(parents=True)
+        started = time.monotonic()
+        snapshot = Snapshot(Path(folder), "", "", (), (*votes.train, *votes.held_out), ())
+        figures = run_reward_model(stage, snapshot).figures
+    return {**figures, "seconds": time.monotonic() - started}
+
+
+def mean_of(rounds: Sequence[dict[str, Any]], key: str) -> float:
+    """Mean of a figure over several trainings."""
+    return sum(float(each[key]) for each in rounds) / len(rounds)

@@ -1,0 +1,81 @@
+"""The benchmarks of the reward model run at their smallest size, and hold out whole groups."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import noise, reward_model
+from tests.benchmarks.reward_bench import Votes, arguments, read_votes
+from tests.tiny import tiny_base
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("votes")
+    rows = [
+        {
+            "id": f"{group}-{at}",
+            "group": f"g{group}",
+            "source": "test",
+            "prompt": [{"role": "user", "content": f"Question {group}?"}],
+            "chosen": f"You have {at} days of leave a year.",
+            "rejected": "Call the service desk.",
+        }
+        for group in range(12)
+        for at in range(3)
+    ]
+    tie = {**rows[0], "a": "Yes.", "b": "No."}
+    del tie["chosen"], tie["rejected"]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (folder / "ties.jsonl").write_text(json.dumps(tie), encoding="utf-8")
+    base = tiny_base(folder / "base")
+    sizes = ["--epochs", "1", "--size", "8", "--held-out", "4", "--threads", "1"]
+    return ["--data", str(folder), "--base", str(base), "--dtype", "float32", *sizes]
+
+
+def votes_of(options: list[str]) -> Votes:
+    return read_votes(arguments("").parse_args(options))
+
+
+def test_groups_are_held_out_whole(options: list[str]) -> None:
+    votes = votes_of([*options, "--size", "0", "--held-out", "0"])
+    train = {vote.prompt.id for vote in votes.train}
+    held_out = {vote.prompt.id for vote in votes.held_out}
+    assert train
+    assert held_out
+    assert not train & held_out
+    assert sum(vote.outcome == "tie" for vote in (*votes.train, *votes.held_out)) <= 1
+    assert all(vote.decisive for vote in votes.held_out)
+
+
+def test_a_share_of_the_training_votes_is_flipped_and_no_other(options: list[str]) -> None:
+    votes = votes_of(options)
+    decisive = sum(vote.decisive for vote in votes.train)
+    turned = noise.flipped(votes, 0.25, seed=17)
+    changed = [one != other for one, other in zip(votes.train, turned.train, strict=True)]
+    assert sum(changed) == round(0.25 * decisive)
+    assert turned.held_out == votes.held_out
+    assert all(vote.outcome in ("b", "tie") for vote in noise.flipped(votes, 1.0, 17).train)
+
+
+def test_the_reward_model_is_measured_beside_the_length_rule(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reward_model.main([*options, "--plot", str(tmp_path / "plot.png")]) == 0
+    printed = capsys.readouterr().out
+    for name in ("the longer answer wins", *reward_model.VARIANTS, "best:"):
+        assert name in printed
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_noise_is_measured_with_the_defences_on_and_off(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert noise.main(options) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in rows[2:8]] == [
+        [share, name] for name in ("off", "on") for share in ("0%", "10%", "25%")
+    ]
