@@ -177,7 +177,8 @@ class Conducting:
         if "stages" not in overrides:
             plan = replace(plan, stages=run_plan.choose_stages(plan, snapshot))
         with session(self._engine) as opened:
-            return run_plan.with_earlier_sft(opened, settings, plan, snapshot)
+            plan = run_plan.with_earlier_sft(opened, settings, plan, snapshot)
+            return run_plan.with_earlier_reward_model(opened, plan, snapshot)
 
     def _work(self, folder: rlhf_engine.RunFolder) -> int:
         training = self._settings.training

@@ -89,6 +89,38 @@ def with_earlier_sft(
     return replace(plan, sft=replace(plan.sft, start_from=policy, seen=seen))
 
 
+def with_earlier_reward_model(
+    session: Session, plan: rlhf_engine.RunPlan, snapshot: rlhf_engine.Snapshot
+) -> rlhf_engine.RunPlan:
+    """The plan with the newest finished reward model to go on from, if any; a plan that names
+    one stays. Where a vote it learnt was withdrawn or changed since, training begins anew,
+    because that cannot be unlearnt."""
+    if plan.reward_model.warm_start or "reward_model" not in plan.stages:
+        return plan
+    for run in session.exec(select(TrainingRun).order_by(col(TrainingRun.created_at).desc())):
+        folder = rlhf_engine.RunFolder(Path(run.folder))
+        try:
+            if folder.report("reward_model") is None:
+                continue
+            learnt = rlhf_engine.Snapshot.open(folder.stage_path("snapshot"))
+        except rlhf_engine.EngineError:
+            continue  # cleaned up, or written by another version of the program
+        if not _votes(learnt) <= _votes(snapshot):
+            return plan
+        source = str(folder.stage_path("reward_model").resolve())
+        return replace(plan, reward_model=replace(plan.reward_model, warm_start=source))
+    return plan
+
+
+def _votes(snapshot: rlhf_engine.Snapshot) -> set[tuple[str, ...]]:
+    """What names each comparison and thumb of a snapshot."""
+    thumbs = {
+        (item.rater, item.prompt.id, item.answer, item.rated_at, str(item.up))
+        for item in snapshot.thumbs
+    }
+    return thumbs | {(item.id,) for item in snapshot.comparisons}
+
+
 def reusable_sft(session: Session, settings: Settings, key: str) -> Path | None:
     """The folder of an SFT PolicyVersion that was trained just so before, or None."""
     for version, folder in _sft_versions(session, settings):

@@ -10,11 +10,16 @@ import pytest
 from sqlmodel import Session
 
 from rlhf_engine.plan import STAGES, RunPlan, SftPlan
-from rlhf_engine.records import Demonstration, Prompt
+from rlhf_engine.records import Comparison, Demonstration, Prompt, StageReport
 from rlhf_engine.run_folder import RunFolder
 from rlhf_engine.snapshot import Snapshot, freeze
 from service.database import migrate, open_database, session
-from service.run_plan import SFT_ONLY, sft_key, with_earlier_sft
+from service.run_plan import (
+    SFT_ONLY,
+    sft_key,
+    with_earlier_reward_model,
+    with_earlier_sft,
+)
 from service.settings import Settings
 from service.tables import PolicyVersion, TrainingRun
 from tests.tiny import tiny_base
@@ -159,3 +164,36 @@ def test_a_plan_that_names_its_start_keeps_it(home: Home, plan: RunPlan) -> None
     home.trained("a", plan, snapshot)
     named = replace(plan, sft=SftPlan(start_from="mine", seen="its-snapshot"))
     assert home.planned(named, home.frozen("b", range(10))) == named.sft
+
+
+def voted(home: Home, name: str, votes: Sequence[str]) -> Snapshot:
+    """A snapshot with a comparison of each of these ids."""
+    prompt = Prompt("p", "What is 1?")
+    comparisons = [Comparison(vote, prompt, "1.", "2.", "a") for vote in votes]
+    gold = [Demonstration(prompt, "1.")]
+    return freeze(home.folder / name / "snapshot", gold, comparisons, [])
+
+
+@pytest.mark.parametrize(
+    ("votes", "goes_on"),
+    [(["a", "b"], True), (["a", "b", "c"], True), (["a", "c"], False)],
+    ids=["the same", "more", "one withdrawn"],
+)
+def test_a_reward_model_goes_on_where_no_vote_was_withdrawn(
+    home: Home, plan: RunPlan, votes: list[str], goes_on: bool
+) -> None:
+    earlier = voted(home, "a", ["a", "b"])
+    home.trained("a", plan, earlier)
+    run = RunFolder(home.folder / "a")
+    snapshot = voted(home, "b", votes)
+    assert with_earlier_reward_model(home.opened, plan, snapshot) == plan
+    run.mark_done(StageReport("reward_model", 1.0))
+    planned = with_earlier_reward_model(home.opened, plan, snapshot).reward_model
+    assert planned.warm_start == (str(run.stage_path("reward_model")) if goes_on else None)
+
+
+def test_a_plan_without_votes_starts_no_reward_model(home: Home, plan: RunPlan) -> None:
+    home.trained("a", plan, voted(home, "a", ["a"]))
+    RunFolder(home.folder / "a").mark_done(StageReport("reward_model", 1.0))
+    only = replace(plan, stages=SFT_ONLY)
+    assert with_earlier_reward_model(home.opened, only, voted(home, "b", ["a"])) == only
