@@ -54,6 +54,11 @@ class Case:
         return _speed(self.ours) / _speed(self.theirs)
 
     @property
+    def cpu_ratio(self) -> float:
+        """The same by processor time."""
+        return _cpu_speed(self.ours) / _cpu_speed(self.theirs)
+
+    @property
     def memory_ratio(self) -> float:
         """Our peak memory over theirs."""
         return _memory(self.ours) / _memory(self.theirs)
@@ -99,6 +104,10 @@ def _speed(rounds: Sequence[Measured]) -> float:
     return median(each.episodes_per_s for each in rounds)
 
 
+def _cpu_speed(rounds: Sequence[Measured]) -> float:
+    return median(each.episodes_per_cpu_s for each in rounds)
+
+
 def _memory(rounds: Sequence[Measured]) -> float:
     return median(each.peak_mb for each in rounds)
 
@@ -109,17 +118,21 @@ def _note(text: str) -> None:
 
 def print_comparison(cases: Sequence[Case]) -> None:
     """Episodes a second and peak memory of both sides, and their ratios."""
-    print(f"{'answers a prompt':>16} {'':11} {'episodes/s':>10} {'':15} {'peak memory':>11} tokens")
+    head = f"{'':12} {'episodes/s':>10} {'from':>7} {'to':>7} {'a CPU second':>13}"
     for case in cases:
+        print(f"\n{case.answers_per_prompt} answers a prompt")
+        print(f"{head} {'peak memory':>12} {'tokens':>7}")
         for name, rounds in (("TRL 1.12.0", case.theirs), ("Heed", case.ours)):
             speeds = [each.episodes_per_s for each in rounds]
-            spread = f"{min(speeds):.3f} to {max(speeds):.3f}"
             tokens = median(each.answer_tokens for each in rounds)
             print(
-                f"{case.answers_per_prompt:16} {name:11} {_speed(rounds):10.3f} {spread:>15} "
-                f"{_memory(rounds):8.0f} MB {tokens:6.1f}"
+                f"{name:12} {_speed(rounds):10.3f} {min(speeds):7.3f} {max(speeds):7.3f} "
+                f"{_cpu_speed(rounds):13.3f} {_memory(rounds):9.0f} MB {tokens:7.1f}"
             )
-        print(f"{'':16} {'ratio':11} {case.speed_ratio:9.2f}x {'':15} {case.memory_ratio:10.2f}x")
+        print(
+            f"{'ratio':12} {case.speed_ratio:9.2f}x {'':15} {case.cpu_ratio:12.2f}x "
+            f"{case.memory_ratio:11.2f}x"
+        )
 
 
 def print_floor(case: Case, setup: Setup, rate: float) -> None:

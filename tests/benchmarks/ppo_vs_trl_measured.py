@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -34,27 +35,54 @@ class TrlJob:
     folder: str
 
 
+class Clock:
+    """Wall and processor seconds of this process, from `start` to the last `stop`."""
+
+    def __init__(self) -> None:
+        self._from: tuple[float, float] | None = None
+        self._to = (0.0, 0.0)
+
+    def start(self) -> None:
+        """The first batch begins; later calls change nothing."""
+        self._from = self._from or _now()
+
+    def stop(self) -> None:
+        """A batch is done."""
+        self._to = _now()
+
+    def seconds(self) -> tuple[float, float]:
+        """Wall and processor seconds."""
+        if self._from is None:
+            raise RuntimeError("no batch was begun")
+        return self._to[0] - self._from[0], self._to[1] - self._from[1]
+
+
+def _now() -> tuple[float, float]:
+    return time.monotonic(), time.process_time()
+
+
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of each batch and the process's peak memory; `phases` are seconds by name, over
-    all batches, and `figures` whatever shows that the run did what it should."""
+    """Wall and processor seconds of all batches, and the process's peak memory; `phases` are
+    wall seconds by name, `figures` whatever shows that the run did what it should."""
 
     episodes: int
-    batch_s: list[float]
+    seconds: float
+    cpu_s: float
     peak_mb: float
     answer_tokens: float
     phases: dict[str, float] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
 
     @property
-    def seconds(self) -> float:
-        """All batches."""
-        return sum(self.batch_s)
-
-    @property
     def episodes_per_s(self) -> float:
         """Answers sampled, scored and learned from in a second."""
         return self.episodes / self.seconds
+
+    @property
+    def episodes_per_cpu_s(self) -> float:
+        """The same by processor time, which other work on the machine disturbs less."""
+        return self.episodes / self.cpu_s
 
     def write(self, path: Path) -> None:
         """Leave it for the process that compares."""

@@ -5,29 +5,38 @@ RUN is a run folder whose stages before PPO are done.
 
 from __future__ import annotations
 
-import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 from rlhf_engine.pipeline import train
-from rlhf_engine.run_folder import RunFolder
-from tests.benchmarks.ppo_vs_trl_measured import Measured, peak_mb
+from rlhf_engine.rollout import Rollouts
+from rlhf_engine.run_folder import Progress, RunFolder
+from tests.benchmarks.ppo_vs_trl_measured import Clock, Measured, peak_mb
 
 PHASES = ("rollout", "score", "update")
 
 
 def run(folder: RunFolder) -> Measured:
-    """Work through the run's PPO stage, and measure."""
-    train(folder.path)
+    """Work through the run's PPO stage, and measure from its first rollout to its last
+    checkpoint."""
+    clock = Clock()
+    _start_at_first_rollout(clock)
+
+    def stop_at_last_checkpoint(progress: Progress) -> None:
+        if progress.stage == "ppo" and progress.step == progress.total > 1:
+            clock.stop()
+
+    train(folder.path, on_progress=stop_at_last_checkpoint)
+    seconds, cpu_s = clock.seconds()
     rows = [row for row in folder.metrics() if "batch" in row]
-    phases = {name: sum(row[f"time/{name}"] for row in rows) for name in PHASES}
-    size = folder.plan().ppo.rollout_size
     return Measured(
-        episodes=size * len(rows),
-        batch_s=batch_seconds(rows),
+        episodes=folder.plan().ppo.rollout_size * len(rows),
+        seconds=seconds,
+        cpu_s=cpu_s,
         peak_mb=peak_mb(),
         answer_tokens=sum(row["length/mean"] for row in rows) / len(rows),
-        phases=phases,
+        phases={name: sum(row[f"time/{name}"] for row in rows) for name in PHASES},
         figures={
             "ratio": rows[-1]["policy/ratio"],
             "kl": rows[-1]["objective/kl"],
@@ -36,18 +45,18 @@ def run(folder: RunFolder) -> Measured:
     )
 
 
-def batch_seconds(rows: list[dict[str, float]]) -> list[float]:
-    """Seconds of each batch with its checkpoint: from one batch's line to the next. The first
-    batch has no line before it; its checkpoint counts like the mean of the others'."""
-    inside = [sum(row[f"time/{name}"] for name in PHASES) for row in rows]
-    between = [after["time"] - before["time"] for before, after in itertools.pairwise(rows)]
-    around = [whole - part for whole, part in zip(between, inside[1:], strict=True)]
-    first = inside[0] + (sum(around) / len(around) if around else 0.0)
-    return [first, *between]
+def _start_at_first_rollout(clock: Clock) -> None:
+    draw = Rollouts.draw
+
+    def watched(rollouts: Rollouts, *arguments: Any) -> Any:
+        clock.start()
+        return draw(rollouts, *arguments)
+
+    Rollouts.draw = watched  # type: ignore[method-assign]
 
 
 def main(argv: list[str]) -> int:
-    """Run the folder named, and leave what was measured in it."""
+    """Run the folder named, and leave what was measured beside it."""
     folder = RunFolder(Path(argv[0]))
     run(folder).write(folder.path.with_suffix(".measured"))
     return 0

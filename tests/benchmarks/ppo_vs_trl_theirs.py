@@ -32,27 +32,23 @@ from transformers import (
 
 from rlhf_engine.backbone import LINEAR_LAYERS
 from rlhf_engine.base_policy import load_tokenizer
-from tests.benchmarks.ppo_vs_trl_measured import Measured, TrlJob, peak_mb
+from tests.benchmarks.ppo_vs_trl_measured import Clock, Measured, TrlJob, peak_mb
 from tests.benchmarks.trl_environment import TRL_VERSION
 
 
-class Clock(TrainerCallback):  # type: ignore[misc]
-    """Seconds of each batch, from the start of training on."""
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Times the batches, from when everything is loaded."""
 
-    def __init__(self) -> None:
-        self.at: list[float] = []
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Everything is loaded."""
-        self.at.append(time.monotonic())
+        self._clock.start()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """A batch is done: sampled, scored and learned from."""
-        self.at.append(time.monotonic())
-
-    def batch_s(self) -> list[float]:
-        """Seconds of each batch."""
-        return [after - before for before, after in zip(self.at, self.at[1:], strict=False)]
+        self._clock.stop()
 
 
 def run(job: TrlJob) -> Measured:
@@ -67,10 +63,12 @@ def run(job: TrlJob) -> Measured:
     sampled: list[float] = []
     sampling_s = _watch_sampling(sampled, trainer.processing_class.pad_token_id)
     trainer.train()
+    seconds, cpu_s = clock.seconds()
     last = next(row for row in reversed(trainer.state.log_history) if "val/ratio" in row)
     return Measured(
         episodes=job.batch * job.batches,
-        batch_s=clock.batch_s(),
+        seconds=seconds,
+        cpu_s=cpu_s,
         peak_mb=peak_mb(),
         answer_tokens=sum(sampled) / (job.batch * job.batches),
         phases={"rollout": sum(sampling_s)},
@@ -119,7 +117,7 @@ def _trainer(job: TrlJob, clock: Clock) -> Any:
             target_modules=list(LINEAR_LAYERS),
             task_type="CAUSAL_LM",
         ),
-        callbacks=[clock],
+        callbacks=[Watch(clock)],
     )
     fixed = DataLoader(prompts, job.batch, collate_fn=trainer.data_collator, drop_last=True)
     trainer.dataloader = trainer.accelerator.prepare(fixed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks import ppo_vs_trl, ppo_vs_trl_ours
+from tests.benchmarks import ppo_vs_trl
 from tests.benchmarks.ppo_vs_trl_floor import Shape, floor
 from tests.benchmarks.trl_environment import TrlUnavailableError, ensure_environment
 
@@ -40,10 +40,3 @@ def test_a_prompt_is_counted_once_for_all_its_answers() -> None:
     apart = floor(ONE, [64] * 4, answers_per_prompt=1, answer=8, epochs=1)
     together = floor(ONE, [64], answers_per_prompt=4, answer=8, epochs=1)
     assert together.total < 0.5 * apart.total
-
-
-def test_a_batch_lasts_until_its_line_is_written() -> None:
-    """Ten seconds between lines, of which two are the phases': eight are the checkpoint."""
-    phases = {"time/rollout": 1.0, "time/score": 0.5, "time/update": 0.5}
-    rows = [{"time": at, **phases} for at in (100.0, 110.0, 120.0)]
-    assert ppo_vs_trl_ours.batch_seconds(rows) == [10.0, 10.0, 10.0]
