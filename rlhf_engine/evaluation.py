@@ -26,6 +26,10 @@ from rlhf_engine.statistics import Interval, mean_interval
 SCORED_AT_ONCE = 8
 
 
+KL_ROWS = 8
+"""Answers compared with the SFT policy at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Player:
     """One policy in the comparison: its name, and its adapter folder (None: the base policy)."""
@@ -127,7 +131,14 @@ def _rewards(
     model = RewardModel(backbone, stage.run.stage_path("reward_model"))
     prompts = [item.prompt for item in demonstrations]
     return {
-        name: model.score_texts(prompts, [row.answer for row in rows], stage.plan)
+        name: model.score_texts(
+            prompts,
+            [row.answer for row in rows],
+            stage.plan,
+            on_done=lambda done, of, name=name: stage.tell(
+                done, of, f"scores of the {name} policy"
+            ),  # type: ignore[misc]
+        )
         for name, rows in sheets.items()
     }
 
@@ -186,18 +197,22 @@ def _kl_to_sft(
         return 0.0
     backbone.add_adapter("sft", stage.run.stage_path("sft") / "adapter")
     total, tokenizer, plan = 0.0, backbone.tokenizer, stage.plan
-    for item, row in zip(demonstrations, sheet, strict=True):
-        batch = backbone.group(
-            [prompt_ids(tokenizer, item.prompt, plan.max_prompt_tokens)],
-            [answer_ids(tokenizer, row.answer, plan.max_answer_tokens)],
+    rows = list(zip(demonstrations, sheet, strict=True))
+    for start in range(0, len(rows), KL_ROWS):
+        stage.tell(start, len(rows), "comparing with the SFT policy")
+        part = rows[start : start + KL_ROWS]
+        groups = backbone.group(
+            [prompt_ids(tokenizer, item.prompt, plan.max_prompt_tokens) for item, _ in part],
+            [answer_ids(tokenizer, row.answer, plan.max_answer_tokens) for _, row in part],
         )
         logprobs = []
         for adapter in (candidate.name, "sft"):
             with backbone.using(adapter):
-                logits = backbone.logits(batch)
-            logprobs.append(ppo_math.gathered_logprobs(logits, batch.answers, 1.0))
-        total += float(ppo_math.sequence_kl(ppo_math.kl_k3(*logprobs), batch.answer_mask))
-    return total / len(demonstrations)
+                logits = backbone.logits(groups)
+            logprobs.append(ppo_math.gathered_logprobs(logits, groups.answers, 1.0))
+        kl = ppo_math.sequence_kl(ppo_math.kl_k3(*logprobs), groups.answer_mask)
+        total += float(kl) * len(part)
+    return total / len(rows)
 
 
 def _write_answers(

@@ -57,6 +57,9 @@ class Decoder:
         self.active: list[int] = []
         self._generators: list[torch.Generator] = []
         self._cache: DynamicCache | None = None
+        self._mask: Tensor
+        self._position: Tensor
+        self._next_logits: Tensor
         self.admit(prompts, seeds)
 
     @torch.inference_mode()
