@@ -46,11 +46,12 @@ class Size:
     learning_rate: float = 3e-6
 
 
+# Prompts to answers as 6 to 1, like the limits of a plan (384 and 64 tokens).
 SIZES = {
     "tiny": Size(prompt_tokens=(48, 64), answer_tokens=8, batch=8, batches=2, rounds=1, rows=4),
-    "mid": Size(prompt_tokens=(64, 128), answer_tokens=32, batch=16, batches=2, rounds=3, rows=4),
+    "mid": Size(prompt_tokens=(160, 224), answer_tokens=32, batch=8, batches=2, rounds=2, rows=4),
     "smollm2": Size(
-        prompt_tokens=(64, 128), answer_tokens=32, batch=16, batches=2, rounds=2, rows=4
+        prompt_tokens=(160, 224), answer_tokens=32, batch=8, batches=2, rounds=2, rows=4
     ),
 }
 
