@@ -1,30 +1,33 @@
 """From votes to the pairs that the reward model learns from.
 
-Votes on the same two answers become one pair with a soft target; a rater's second vote on
-them replaces the first; loud raters and thumbs are capped. What training makes of a pair is
-reward_training.py's.
+Votes on the same two answers become one pair with a soft target, thumbs a capped term
+beside them. How far a vote is believed is decided in votes.py; what training makes of a pair,
+in reward_training.py.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, cycle, islice
+from itertools import cycle, islice
 from typing import Literal
 
 from rlhf_engine.plan import RewardPlan
 from rlhf_engine.records import Comparison, Prompt, Thumb
 from rlhf_engine.snapshot import normalised
-
-Key = tuple[object, ...]
-"""Names two answers to one prompt, whichever of them was shown first."""
-
-PRIOR_PAIRS = 20
-"""How many pairs of votes the plan's share of mistakes counts for when it is estimated."""
-
-LEAST_NOISE, MOST_NOISE = 1e-3, 0.45
+from rlhf_engine.votes import (
+    Key,
+    by_pair,
+    distinct,
+    estimated_noise,
+    largest_share,
+    pair_key,
+    prompt_key,
+    rater_noise,
+    rater_scales,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,12 @@ def gather_pairs(
     kept = distinct([item for item in comparisons if item.prompt.split == "train"])
     scales = rater_scales([item.rater for item in kept], plan.rater_cap)
     noise = estimated_noise(kept, plan.label_noise)
-    merged = [_merged(votes, scales, noise, plan) for votes in _by_pair(kept).values()]
+    own_noise = rater_noise(kept, noise)
+    doubts = [own_noise.get(item.rater, noise) for item in kept]
+    merged = [
+        _merged([kept[at] for at in places], [doubts[at] for at in places], scales, plan)
+        for places in by_pair(kept).values()
+    ]
     judged = {pair_key(item) for item in kept}
     rated = _thumb_pairs([item for item in thumbs if item.prompt.split == "train"], judged)
     pairs = [*merged, *_capped_thumbs(merged, rated, scales, noise, plan)]
@@ -78,61 +86,11 @@ def gather_pairs(
         "both_bad": sum(item.outcome == "both_bad" for item in kept),
         "thumb_pairs": len(rated),
         "raters": len({item.rater for item in kept if item.rater}),
-        "largest_rater_share": _largest_share(kept, scales),
+        "largest_rater_share": largest_share(kept, scales),
         "label_noise": noise,
+        "largest_rater_noise": max(own_noise.values(), default=noise),
     }
     return Evidence(_weighed(pairs), figures)
-
-
-def distinct(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """One vote a rater and pair of answers, the newest; of unnamed raters, equal votes are one."""
-    newest: dict[Key, Comparison] = {}
-    for item in sorted(comparisons, key=lambda item: item.rated_at):
-        newest[(item.rater, *(() if item.rater else (_winner(item),)), *pair_key(item))] = item
-    ids = {id(item) for item in newest.values()}
-    return [item for item in comparisons if id(item) in ids]
-
-
-def pair_key(item: Comparison) -> Key:
-    """The prompt as it is read, and both answers in an order of their own."""
-    return (*_prompt_key(item.prompt), *sorted((item.answer_a.strip(), item.answer_b.strip())))
-
-
-def rater_scales(raters: Iterable[str], cap: float) -> dict[str, float]:
-    """By how much to scale each rater's votes so that nobody has more than a share of `cap`.
-
-    With n raters the share is at least 2 / n, so that a cap that few raters could not keep
-    never makes one vote of a quiet rater worth a hundred of another's. Unnamed raters are
-    not capped.
-    """
-    counts = Counter(rater for rater in raters if rater)
-    share = max(cap, 2 / len(counts)) if counts else 1.0
-    if share >= 1:
-        return dict.fromkeys(counts, 1.0)
-    ordered = [count for _, count in counts.most_common()]
-    for capped, count in enumerate(ordered):
-        # With the loudest `capped` raters at the limit L: L = share (capped L + the rest).
-        limit = share * sum(ordered[capped:]) / (1 - share * capped)
-        if count <= limit:
-            break
-    return {rater: min(1.0, limit / count) for rater, count in counts.items()}
-
-
-def estimated_noise(comparisons: Sequence[Comparison], prior: float) -> float:
-    """Share of mistaken votes, from how often two raters of the same pair agree.
-
-    Two votes that each err with probability e agree with probability (1 - e)^2 + e^2. The
-    prior counts as `PRIOR_PAIRS` pairs of votes.
-    """
-    agreed, seen = 0, 0
-    for votes in _by_pair([item for item in comparisons if item.decisive]).values():
-        winners = [_winner(item) for item in votes]
-        agreed += sum(one == other for one, other in combinations(winners, 2))
-        seen += math.comb(len(winners), 2)
-    expected = (1 - prior) ** 2 + prior**2
-    agreement = (agreed + PRIOR_PAIRS * expected) / (seen + PRIOR_PAIRS)
-    noise = (1 - math.sqrt(max(0.0, 2 * agreement - 1))) / 2
-    return min(max(noise, LEAST_NOISE), MOST_NOISE)
 
 
 def margin(comparison: Comparison, plan: RewardPlan) -> float:
@@ -141,40 +99,26 @@ def margin(comparison: Comparison, plan: RewardPlan) -> float:
     return by_strength.get(comparison.strength or "", plan.margin_unsaid)
 
 
-def _prompt_key(prompt: Prompt) -> Key:
-    return (normalised(prompt.question), prompt.history, tuple(p.text for p in prompt.passages))
-
-
-def _winner(item: Comparison) -> str:
-    """The chosen answer's text; the space keeps a tie apart from an answer that reads "tie"."""
-    return item.chosen.strip() if item.decisive else f" {item.outcome}"
-
-
-def _by_pair(comparisons: Iterable[Comparison]) -> dict[Key, list[Comparison]]:
-    """Votes on the same two answers; those that call both bad stand apart."""
-    groups: defaultdict[Key, list[Comparison]] = defaultdict(list)
-    for item in comparisons:
-        groups[(item.outcome == "both_bad", *pair_key(item))].append(item)
-    return groups
-
-
 def _merged(
-    votes: Sequence[Comparison], scales: dict[str, float], noise: float, plan: RewardPlan
+    votes: Sequence[Comparison], doubts: Sequence[float], scales: dict[str, float], plan: RewardPlan
 ) -> Pair:
-    """One pair from all votes on it. Its target is the probability that its first answer is
-    better, given votes that each err with probability `noise` (Bayes, from even odds)."""
+    """One pair from all votes on it. Its target is the probability that its chosen answer is
+    better, given votes that each err with the probability in `doubts` (Bayes, from even odds)."""
     first = votes[0]
     weight = sum(scales.get(item.rater, 1.0) for item in votes)
     if first.outcome == "both_bad":
         return Pair(first.prompt, first.answer_a, first.answer_b, 0.5, 0.0, weight, "both_bad")
-    decisive = [item for item in votes if item.decisive]
-    lead = sum(1 if item.chosen.strip() == first.chosen.strip() else -1 for item in decisive)
-    target = 1 / (1 + (noise / (1 - noise)) ** abs(lead))
+    log_odds, sides = 0.0, set()
+    for item, doubt in zip(votes, doubts, strict=True):
+        side = (item.chosen.strip() == first.chosen.strip()) * 2 - 1 if item.decisive else 0
+        log_odds += side * math.log((1 - doubt) / doubt)
+        sides.add(side)
     chosen, rejected = first.chosen, first.rejected
-    if lead < 0:
+    if log_odds < 0:
         chosen, rejected = rejected, chosen
-    agreed = len(decisive) == len(votes) == abs(lead)
+    agreed = sides in ({1}, {-1})
     mean_margin = sum(margin(item, plan) for item in votes) / len(votes) if agreed else 0.0
+    target = 1 / (1 + math.exp(-abs(log_odds)))
     return Pair(first.prompt, chosen, rejected, target, mean_margin, weight)
 
 
@@ -210,7 +154,7 @@ def _liked(thumbs: Sequence[Thumb]) -> tuple[list[Thumb], list[Thumb]]:
 
 
 def _thumb_key(pair: _ThumbPair) -> Key:
-    return (*_prompt_key(pair.prompt), *sorted((pair.up.strip(), pair.down.strip())))
+    return (*prompt_key(pair.prompt), *sorted((pair.up.strip(), pair.down.strip())))
 
 
 def _capped_thumbs(
@@ -229,15 +173,6 @@ def _capped_thumbs(
         Pair(pair.prompt, pair.up, pair.down, 1 - noise, 0.0, weight * scale, "thumbs")
         for pair, weight in zip(rated, weights, strict=True)
     ]
-
-
-def _largest_share(comparisons: Sequence[Comparison], scales: dict[str, float]) -> float:
-    """The loudest named rater's share of the total weight after capping."""
-    totals: defaultdict[str, float] = defaultdict(float)
-    for item in comparisons:
-        totals[item.rater] += scales.get(item.rater, 1.0)
-    named = [weight for rater, weight in totals.items() if rater]
-    return max(named) / sum(totals.values()) if named else 0.0
 
 
 def _weighed(pairs: Sequence[Pair]) -> tuple[Pair, ...]:

@@ -14,12 +14,12 @@ from typing import Any
 from torch import Tensor
 
 from rlhf_engine.calibration import cross_fitted, error_interval, fitted_temperature
-from rlhf_engine.preferences import distinct, pair_key
 from rlhf_engine.records import Comparison
 from rlhf_engine.reward_model import RewardModel
 from rlhf_engine.snapshot import Snapshot, normalised
 from rlhf_engine.stage import Stage
 from rlhf_engine.statistics import share_interval
+from rlhf_engine.votes import distinct, pair_key
 
 NEWEST_SHARE = 0.2
 """The share of all votes, the newest by time, on whose held-out questions it is measured again."""

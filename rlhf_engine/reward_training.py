@@ -71,7 +71,9 @@ class Scorer(nn.Module):
         """The tensors of AnswerGroups to raw scores [k, b]."""
         groups = AnswerGroups(prompts, prompt_mask, answers, answer_mask)
         hidden = read_answers(self.model, groups, head=False).last_hidden_state
-        return read_heads(hidden, groups.lengths, self.score)
+        # A trainer on a GPU would compute the heads in the base policy's number format.
+        with torch.autocast(hidden.device.type, enabled=False):
+            return read_heads(hidden, groups.lengths, self.score)
 
     def add_model_tags(self, tags: Any) -> None:
         """RewardTrainer labels models for the hub; this one stays here."""

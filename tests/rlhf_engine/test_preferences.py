@@ -9,13 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_engine.plan import RewardPlan
-from rlhf_engine.preferences import (
-    distinct,
-    estimated_noise,
-    gather_pairs,
-    rater_scales,
-)
+from rlhf_engine.preferences import gather_pairs
 from rlhf_engine.records import Comparison, Outcome, Prompt, Thumb
+from rlhf_engine.votes import distinct, estimated_noise, rater_noise, rater_scales
 
 PLAN = RewardPlan(label_noise=0.1, margin_slightly=0.0, margin_unsaid=0.25, margin_much=0.5)
 
@@ -56,7 +52,9 @@ def test_votes_on_the_same_answers_become_one_pair_whichever_was_shown_first() -
     swapped = vote("bob", "b", answers=("There.", "Here."))
     [pair] = gather_pairs([vote("ada"), swapped], [], replace(PLAN, label_noise=0.2)).pairs
     # Two votes that agree raise the estimate of the noise's absence a little; Bayes by hand.
-    noise = estimated_noise([vote("ada"), swapped], 0.2)
+    votes = [vote("ada"), swapped]
+    noise = rater_noise(votes, estimated_noise(votes, 0.2))["ada"]
+    assert 0.15 < noise < 0.2
     assert pair.chosen == "Here."
     assert pair.target == pytest.approx((1 - noise) ** 2 / ((1 - noise) ** 2 + noise**2))
 
@@ -123,6 +121,32 @@ def test_noise_is_the_plans_without_overlap_and_follows_agreement_with_it() -> N
     assert estimated_noise(agreeing, 0.1) < 0.02
     opposed = [vote(r, o, answers=p) for p in pairs for r, o in (("ada", "a"), ("bob", "b"))]
     assert estimated_noise(opposed, 0.1) == 0.45
+
+
+def test_a_careless_raters_lone_vote_says_little_and_a_careful_ones_much() -> None:
+    votes = []
+    for n in range(60):
+        answers = (f"Here {n}.", "There.")
+        votes += [vote(name, "a", answers=answers) for name in ("ada", "bob", "eve")]
+        # Mallory is right half of the time.
+        halves: tuple[Outcome, Outcome] = ("a", "b")
+        votes.append(vote("mallory", halves[n % 2], answers=answers))
+    lone = [vote(name, question=f"Who asked {name}?") for name in ("ada", "mallory")]
+    found = gather_pairs([*votes, *lone], [], PLAN)
+    careful, careless = found.pairs[-2:]
+    assert careful.target > 0.9
+    assert careless.target < 0.65
+    assert found.figures["largest_rater_noise"] > 0.35
+    assert all(pair.target > 0.95 for pair in found.pairs[:60])
+
+
+def test_a_raters_noise_by_hand() -> None:
+    """Where e = 0 one agrees with the others just as often as one is right."""
+    votes = [vote("ada", "a", answers=(f"{n}.", "There.")) for n in range(80)]
+    votes += [vote("mallory", "b", answers=(f"{n}.", "There.")) for n in range(20)]
+    votes += [vote("mallory", "a", answers=(f"{n}.", "There.")) for n in range(20, 80)]
+    # 60 of 80 agree, and the prior adds 20 that do: 80 of 100.
+    assert rater_noise(votes, 1e-9)["mallory"] == pytest.approx(0.2)
 
 
 def test_thumbs_make_pairs_within_a_question_only() -> None:
