@@ -119,7 +119,8 @@ def test_noise_is_the_plans_without_overlap_and_follows_agreement_with_it() -> N
     pairs = [(f"Here {n}.", "There.") for n in range(200)]
     agreeing = [vote(r, answers=pair) for pair in pairs for r in ("ada", "bob")]
     assert estimated_noise(agreeing, 0.1) < 0.02
-    opposed = [vote(r, o, answers=p) for p in pairs for r, o in (("ada", "a"), ("bob", "b"))]
+    opposed = [vote("ada", "a", answers=pair) for pair in pairs]
+    opposed += [vote("bob", "b", answers=pair) for pair in pairs]
     assert estimated_noise(opposed, 0.1) == 0.45
 
 
