@@ -92,9 +92,10 @@ class RewardPlan:
 class PpoPlan:
     """Proximal policy optimisation against the reward model and the reward signals."""
 
-    algorithm: Literal["ppo", "rloo"] = "ppo"
+    algorithm: Literal["ppo", "rloo", "best_of_n"] = "ppo"
     """rloo has no critic: an answer's advantage is its reward over the mean of the other
-    answers to the same prompt."""
+    answers to the same prompt. best_of_n draws as many answers from the SFT policy and learns
+    the best one to each prompt, by the settings of `sft`."""
     rollout_batches: int = 8
     rollout_size: int = 16
     """Answers in a rollout batch."""
@@ -290,9 +291,10 @@ def _check_rollouts(ppo: PpoPlan) -> None:
                 f"PpoPlan.{name} is {getattr(ppo, name)}; it must be a multiple of "
                 f"answers_per_prompt, {each}"
             )
-    if ppo.algorithm == "rloo" and each < 2:
-        raise PlanError("PpoPlan.answers_per_prompt is 1; rloo needs at least 2")
-    for name, allowed in (("algorithm", ("ppo", "rloo")), ("kl_estimator", ("k1", "k3"))):
+    if ppo.algorithm != "ppo" and each < 2:
+        raise PlanError(f"PpoPlan.answers_per_prompt is 1; {ppo.algorithm} needs at least 2")
+    algorithms = ("ppo", "rloo", "best_of_n")
+    for name, allowed in (("algorithm", algorithms), ("kl_estimator", ("k1", "k3"))):
         if getattr(ppo, name) not in allowed:
             raise PlanError(
                 f"PpoPlan.{name} is {getattr(ppo, name)!r}; it must be one of {list(allowed)}"

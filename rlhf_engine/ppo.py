@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from rlhf_engine import ppo_math, ppo_metrics
 from rlhf_engine.backbone import Backbone
+from rlhf_engine.best_of_n import BestOfN
 from rlhf_engine.critic import Critic
 from rlhf_engine.errors import Cancelled, SnapshotError, TrainingError
 from rlhf_engine.ppo_checkpoint import load_checkpoint, save_checkpoint
@@ -37,7 +38,7 @@ from rlhf_engine.reward_model import CRITIC, RewardModel
 from rlhf_engine.rollout import POLICY, REFERENCE, Judge, Minibatch, Part, Rollouts, stream
 from rlhf_engine.signals import RewardSignal
 from rlhf_engine.snapshot import Snapshot
-from rlhf_engine.stage import Stage, draw
+from rlhf_engine.stage import Stage
 
 MAX_FIRST_RATIO_ERROR = 1e-3
 MAX_FIRST_KL = 1e-2
@@ -59,7 +60,8 @@ def run_ppo(stage: Stage, snapshot: Snapshot, signals: Sequence[RewardSignal]) -
         backbone.add_adapter(name, sft / "adapter")
     critic = Critic.load(reward_model / CRITIC).to(backbone.device)
     judge = RewardModel(backbone, reward_model)
-    return Ppo(stage, backbone, judge, critic, prompts, golds, signals).run()
+    tuner = BestOfN if stage.plan.ppo.algorithm == "best_of_n" else Ppo
+    return tuner(stage, backbone, judge, critic, prompts, golds, signals).run()
 
 
 class Ppo:
@@ -109,7 +111,7 @@ class Ppo:
             if self.processes.first:
                 self._save(checkpoint, number + 1)
                 self._append_metrics()
-                draw(self.stage.run)
+                self.stage.draw()
         self._tell(total, 0)
         if self.processes.first:
             self.backbone.save_adapter(POLICY, self.stage.path / "adapter")
@@ -315,10 +317,5 @@ class Ppo:
         return int(state["next_batch"])
 
     def _append_metrics(self) -> None:
-        """Write the batches that metrics.jsonl lacks; a kill may have come in between."""
-        if not self.processes.first:
-            return
-        written = {row.get("batch") for row in self.stage.run.metrics()}
-        for number, metrics in enumerate(self.history):
-            if number not in written:
-                self.stage.run.append_metrics({"batch": number, **metrics})
+        if self.processes.first:
+            ppo_metrics.append_missing(self.stage.run, self.history)

@@ -9,6 +9,7 @@ import torch
 from rlhf_engine import ppo_math
 from rlhf_engine.processes import Processes
 from rlhf_engine.rollout import Part, Rollout
+from rlhf_engine.run_folder import RunFolder
 
 STEP_KEYS = (
     "loss/policy",
@@ -103,3 +104,11 @@ def figures(history: list[dict[str, float]], stopped_by_kl: bool, skipped: int) 
         result[f"{key}_first"] = history[0][key]
         result[f"{key}_last"] = history[-1][key]
     return result
+
+
+def append_missing(run: RunFolder, history: list[dict[str, float]]) -> None:
+    """Write the batches that metrics.jsonl lacks; a kill may have come in between."""
+    written = {row.get("batch") for row in run.metrics()}
+    for number, metrics in enumerate(history):
+        if number not in written:
+            run.append_metrics({"batch": number, **metrics})

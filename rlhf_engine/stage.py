@@ -16,6 +16,8 @@ from rlhf_engine.plan import RunPlan
 from rlhf_engine.run_folder import Progress, RunFolder
 
 _SHOW_EVERY_S = 0.5
+_DRAW_EVERY_S = 20.0
+"""A picture takes about a second, as long as several batches of a tiny policy."""
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Stage:
     on_progress: Callable[[Progress], None] | None = None
     _started: float = field(default_factory=time.monotonic)
     _shown: float = 0.0
+    _drawn: float = 0.0
     _part: tuple[str, int, float] = ("", 0, 0.0)
 
     @property
@@ -49,6 +52,12 @@ class Stage:
         self.run.write_progress(progress)
         if self.on_progress is not None:
             self.on_progress(progress)
+
+    def draw(self) -> None:
+        """Draw the run's picture as far as it is, not too often."""
+        if time.monotonic() - max(self._drawn, self._started) >= _DRAW_EVERY_S:
+            draw(self.run)
+            self._drawn = time.monotonic()
 
     def seconds(self) -> float:
         """Wall time since the stage began."""
