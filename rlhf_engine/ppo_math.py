@@ -79,9 +79,10 @@ def leave_one_out(rewards: Tensor, g: int) -> Tensor:
 
     RLOO (Ahmadian et al. 2024, arXiv 2402.14740, eq. 8); rows i g to i g + g - 1 share prompt i.
     """
-    grouped = rewards.view(-1, g)
+    # In float64 equal rewards cancel exactly; whitening would blow up a rounding error.
+    grouped = rewards.double().view(-1, g)
     others = (grouped.sum(dim=1, keepdim=True) - grouped) / (g - 1)
-    return (grouped - others).flatten()
+    return (grouped - others).flatten().to(rewards.dtype)
 
 
 def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coefficient: float) -> Tensor:
