@@ -37,7 +37,7 @@ TINY_PLAN = {
     "max_prompt_tokens": 128,
     "max_answer_tokens": 24,
     "lora": {"rank": 4, "alpha": 8},
-    "sft": {"epochs": 12, "learning_rate": 5e-3},
+    "sft": {"epochs": 24, "learning_rate": 1e-2},
     "reward_model": {"epochs": 1},
     "ppo": {"rollout_batches": 3, "rollout_size": 4, "answers_per_prompt": 2, "minibatch_size": 2, "epochs": 1},
     "evaluation": {"bootstrap_rounds": 100},
