@@ -79,7 +79,6 @@ class BestOfN:
             self.stage.draw()
         losses = self._learn()
         self.backbone.save_adapter(POLICY, self.stage.path / "adapter")
-        checkpoint.unlink(missing_ok=True)
         return StageReport(self.stage.name, self.stage.seconds(), self._figures(losses))
 
     def _draw(self, number: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,16 @@ def replaced(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     flush(path.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process left below `folder` under temporary names (see `replaced`, and
+    folders.published). Only for who alone writes there."""
+    for path in [*folder.rglob(".*.????????"), *folder.rglob(".*.part-????????")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Any) -> None:

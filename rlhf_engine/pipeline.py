@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from rlhf_engine.backbone import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from rlhf_engine.errors import DiskError, PlanError, RunFolderError
 from rlhf_engine.evaluation import run_evaluation
+from rlhf_engine.files import replaced
 from rlhf_engine.folders import published
 from rlhf_engine.generation import limited_threads
 from rlhf_engine.memory import give_back
@@ -58,7 +59,10 @@ def train(
         snapshot = _snapshot(run)
         dtype = _dtype(run, plan)
         for name in _stages_until(plan, until):
-            if run.report(name) is None:
+            if run.report(name) is not None:
+                # The marker may have been the last thing that a killed process wrote.
+                run.checkpoint_path(name).unlink(missing_ok=True)
+            else:
                 run.raise_if_cancelled()
                 with _disk_errors_named(run, name):
                     _run_stage(Stage(name, run, plan, dtype, on_progress), snapshot, ordered)
@@ -92,6 +96,8 @@ def train_together(
         _stay_offline_and_quiet()
         stage = Stage("ppo", run, plan, _dtype(run, plan), on_progress)
         stage.path.mkdir(parents=True, exist_ok=True)
+        if processes.first:
+            run.forget_unless_kept("ppo")
         report = run_ppo(stage, _snapshot(run), signals)
         if processes.first:
             run.mark_done(report)
@@ -128,6 +134,7 @@ def _disk_errors_named(run: RunFolder, stage: str) -> Iterator[None]:
 
 def _run_stage(stage: Stage, snapshot: Snapshot, signals: Sequence[RewardSignal]) -> None:
     stage.path.mkdir(parents=True, exist_ok=True)
+    stage.run.forget_unless_kept(stage.name)
     stage.tell(0, 1, "starting")
     if stage.name == "sft":
         report = run_sft(stage, snapshot)
@@ -167,7 +174,9 @@ def _dtype(run: RunFolder, plan: RunPlan) -> str:
         return plan.dtype
     kept = run.path / "dtype"
     if not kept.exists():
-        kept.write_text(measure_speed(Path(plan.base), plan.threads).dtype, encoding="utf-8")
+        measured = measure_speed(Path(plan.base), plan.threads).dtype
+        with replaced(kept) as temporary:
+            temporary.write_text(measured, encoding="utf-8")
     return kept.read_text(encoding="utf-8")
 
 

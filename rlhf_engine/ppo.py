@@ -46,6 +46,7 @@ MAX_MISMATCH = 0.2
 """Nats a token by which generation and training may differ in a log-probability, on average;
 bfloat16 rounds to about 0.03."""
 MAX_SKIPPED_IN_A_ROW = 3
+LEARNING_RATES = {"policy": "ppo.learning_rate", "critic": "ppo.critic_learning_rate"}
 
 
 def run_ppo(stage: Stage, snapshot: Snapshot, signals: Sequence[RewardSignal]) -> StageReport:
@@ -96,7 +97,7 @@ class Ppo:
         self.kl = KlController(self.ppo.kl_coefficient, self.ppo.kl_target, self.ppo.kl_horizon)
         self.scale = RewardScale.starting(self.ppo.rollout_size)
         self.kept = self._copy_of_policy()
-        self.skipped = self.skipped_in_a_row = 0
+        self.skipped, self.skipped_in_a_row = 0, dict.fromkeys(LEARNING_RATES, 0)
         self.history: list[dict[str, float]] = []
 
     def run(self) -> StageReport:
@@ -115,7 +116,6 @@ class Ppo:
         self._tell(total, 0)
         if self.processes.first:
             self.backbone.save_adapter(POLICY, self.stage.path / "adapter")
-            checkpoint.unlink(missing_ok=True)
         figures = ppo_metrics.figures(self.history, self._stopped_by_kl(), self.skipped)
         return StageReport(self.stage.name, self.stage.seconds(), figures)
 
@@ -195,7 +195,7 @@ class Ppo:
             moved = ((values.detach() - part.values).abs() > clip).float()
             clipped = ppo_math.masked_mean(moved, part.mask)
             figures += share * torch.stack([loss.detach(), clipped])
-        self._take_step(self.critic_optimizer)
+        self._take_step("critic", self.critic_optimizer)
         keys = ("loss/value", "value/clipfrac")
         return dict(zip(keys, self.processes.add_up(figures).tolist(), strict=True))
 
@@ -207,7 +207,7 @@ class Ppo:
             loss, measured = self._policy_loss(part)
             (loss * share).backward()  # type: ignore[no-untyped-call]
             figures += share * measured
-        self._take_step(self.optimizer)
+        self._take_step("policy", self.optimizer)
         return dict(
             zip(ppo_metrics.STEP_KEYS, self.processes.add_up(figures).tolist(), strict=True)
         )
@@ -231,21 +231,22 @@ class Ppo:
             )
         return loss, torch.stack(figures)
 
-    def _take_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def _take_step(self, who: str, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient and step; a gradient that is not finite is skipped and counted."""
         trained = optimizer.param_groups[0]["params"]
         self.processes.add_up_gradients(trained)
         norm = nn.utils.clip_grad_norm_(trained, self.ppo.max_grad_norm)
         if torch.isfinite(norm):
             optimizer.step()
-            self.skipped_in_a_row = 0
+            self.skipped_in_a_row[who] = 0
             return
         self.skipped += 1
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        self.skipped_in_a_row[who] += 1
+        if self.skipped_in_a_row[who] >= MAX_SKIPPED_IN_A_ROW:
             raise TrainingError(
-                f"stage ppo: {self.skipped_in_a_row} steps in a row had a loss or gradient that "
-                "is not finite; lower ppo.learning_rate"
+                f"stage ppo: {self.skipped_in_a_row[who]} steps of the {who} in a row had a loss "
+                f"or gradient that is not finite; lower {LEARNING_RATES[who]} in plan.json, then "
+                "resume the run"
             )
 
     def _check_first_step(self, step: dict[str, float], minibatch: Minibatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -89,8 +90,12 @@ def _explained_variance(rollout: Rollout, processes: Processes) -> float:
 
 
 def means(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of each key."""
-    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
+    """The mean of each key over the steps whose figures are finite; those of a skipped step may
+    not be."""
+    finite = [row for row in rows if all(map(math.isfinite, row.values()))]
+    if not finite:
+        return {}
+    return {key: sum(row[key] for row in finite) / len(finite) for key in finite[0]}
 
 
 def figures(history: list[dict[str, float]], stopped_by_kl: bool, skipped: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ RUN/plan.json
 RUN/snapshot/...              frozen and hashed (snapshot.py)
 RUN/<stage>/...               what the stage wrote
 RUN/<stage>/done.json         the StageReport, written last: without it the stage runs again
+RUN/ppo/checkpoint.safetensors  where the stage ppo goes on; gone once it is done
 RUN/progress.json             where the run is now, for whoever watches
 RUN/metrics.jsonl             one line a training step, stable keys
 RUN/gate.json                 the GateReport
@@ -22,10 +23,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rlhf_engine.errors import Cancelled, RunFolderError
-from rlhf_engine.files import write_json
+from rlhf_engine.files import remove_unfinished, write_json, write_lines
 from rlhf_engine.plan import RunPlan
 from rlhf_engine.records import GateReport, StageReport, from_json, to_json
 
@@ -76,6 +77,10 @@ class RunFolder:
         """The folder of one stage."""
         return self.path / stage
 
+    def checkpoint_path(self, stage: str) -> Path:
+        """Where a stage keeps what it goes on from; without the file it begins anew."""
+        return self.stage_path(stage) / "checkpoint.safetensors"
+
     def plan(self) -> RunPlan:
         """The plan; RunFolderError if it is missing or not readable by this version."""
         try:
@@ -93,6 +98,7 @@ class RunFolder:
     def mark_done(self, report: StageReport) -> None:
         """Write the stage's marker; call it when everything else of the stage is on disk."""
         write_json(self.stage_path(report.stage) / "done.json", to_json(report))
+        self.checkpoint_path(report.stage).unlink(missing_ok=True)
 
     def gate_report(self) -> GateReport | None:
         """The gate's verdict, or None before evaluation ended."""
@@ -119,9 +125,12 @@ class RunFolder:
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl, flushed."""
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": time.time(), **row}, allow_nan=False) + "\n")
-            file.flush()
+        line = json.dumps({"time": time.time(), **row}, allow_nan=False) + "\n"
+        with self.metrics_path.open("a+b") as file:
+            # A line that a kill cut off must not swallow this one.
+            if file.tell() and not _ends_a_line(file):
+                line = "\n" + line
+            file.write(line.encode())
 
     def metrics(self) -> list[dict[str, Any]]:
         """All complete lines of metrics.jsonl; a line cut by a kill is left out."""
@@ -134,6 +143,14 @@ class RunFolder:
             except ValueError:
                 continue
         return rows
+
+    def forget_unless_kept(self, stage: str) -> None:
+        """Drop the metrics of an earlier try of the stage, unless it goes on from a checkpoint."""
+        rows = self.metrics()
+        mark = "batch" if stage == "ppo" else f"{stage}/"
+        kept = [row for row in rows if not any(key.startswith(mark) for key in row)]
+        if len(kept) < len(rows) and not self.checkpoint_path(stage).exists():
+            write_lines(self.metrics_path, kept)
 
     def request_cancel(self) -> None:
         """Ask the worker to stop at its next step; what is on disk can be resumed."""
@@ -166,4 +183,10 @@ class RunFolder:
                 ) from error
             lock.write(str(os.getpid()))
             lock.flush()
+            remove_unfinished(self.path)
             yield
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
