@@ -1,0 +1,179 @@
+"""What PPO's loop steps, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlhf_engine.backbone import AnswerGroups, Backbone
+from rlhf_engine.critic import Critic
+from rlhf_engine.plan import LoraPlan
+from rlhf_engine.ppo import Ppo
+from tests.rlhf_engine.ppo_runs import bare_ppo, batches, policy_bytes, rollouts_of
+from tests.tiny import tiny_base
+
+FOUR_STEPS = {"rollout_batches": 1, "rollout_size": 8, "minibatch_size": 4, "early_stop_kl": 100.0}
+"""Two epochs of two minibatches."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+def counted_steps(optimizer: torch.optim.Optimizer) -> list[int]:
+    """Grows by one each time that the optimizer steps."""
+    steps: list[int] = []
+    optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    return steps
+
+
+def figures_of_steps(ppo: Ppo) -> list[dict[str, float]]:
+    """What each policy step measured, in turn."""
+    seen: list[dict[str, float]] = []
+    step = ppo._policy_step
+
+    def recorded(*arguments: Any) -> dict[str, float]:
+        seen.append(step(*arguments))
+        return seen[-1]
+
+    ppo._policy_step = recorded  # type: ignore[method-assign]
+    return seen
+
+
+def test_there_is_a_step_for_each_minibatch_of_each_epoch(base: Path, tmp_path: Path) -> None:
+    ppo = bare_ppo(tmp_path / "run", base, **FOUR_STEPS, epochs=3, critic_epochs=5)
+    drawn = rollouts_of(ppo)
+    policy, critic = counted_steps(ppo.optimizer), counted_steps(ppo.critic_optimizer)
+    ppo.run()
+    assert len(drawn[0].minibatches) == 2
+    assert len(policy) == 3 * 2 == batches(ppo)[0]["policy/steps"]
+    assert len(critic) == 5 * 2
+    places = sorted(place for part in drawn[0].parts for place in part.places)
+    assert places == list(range(8))
+
+
+def test_the_second_minibatch_sees_the_policy_that_the_first_one_moved(
+    base: Path, tmp_path: Path
+) -> None:
+    ppo = bare_ppo(tmp_path / "run", base, **FOUR_STEPS)
+    steps = figures_of_steps(ppo)
+    ppo.run()
+    assert steps[0]["policy/ratio_error"] == 0
+    assert steps[1]["policy/ratio_error"] > 1e-3
+    assert len(steps) == 4
+
+
+def test_minibatches_in_parts_step_as_whole_ones_do(base: Path, tmp_path: Path) -> None:
+    """Four prompts at once or one by one: the gradient is that of all tokens alike."""
+    whole = bare_ppo(tmp_path / "whole", base, rollout_size=8, minibatch_size=8)
+    parted = bare_ppo(tmp_path / "parted", base, rollout_size=8, minibatch_size=8)
+    for ppo, at_once in ((whole, 8), (parted, 2)):
+        object.__setattr__(ppo.plan, "micro_batch_size", at_once)
+        drawn = rollouts_of(ppo)
+        ppo.run()
+        assert len(drawn[0].minibatches[0]) == 8 // at_once
+    for one, other in zip(whole.parameters, parted.parameters, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+def test_a_policy_far_from_the_answers_ends_the_epochs_early(base: Path, tmp_path: Path) -> None:
+    changes = {**FOUR_STEPS, "early_stop_kl": 1e-4, "epochs": 5, "learning_rate": 0.05}
+    ppo = bare_ppo(tmp_path / "run", base, **changes)
+    steps = figures_of_steps(ppo)
+    ppo.run()
+    assert len(steps) < 5 * 2
+    assert steps[-1]["policy/approx_kl"] > 1e-4
+
+
+def test_while_the_critic_warms_up_the_policy_stays(base: Path, tmp_path: Path) -> None:
+    ppo = bare_ppo(tmp_path / "run", base, rollout_batches=3, critic_warmup_batches=2)
+    start, seen = policy_bytes(ppo), []
+    draw = ppo.rollouts.draw
+
+    def recorded(*arguments: Any) -> Any:
+        seen.append((policy_bytes(ppo), ppo.critic.weight.detach().clone()))
+        return draw(*arguments)
+
+    ppo.rollouts.draw = recorded  # type: ignore[method-assign]
+    ppo.run()
+    assert [policy for policy, _ in seen] == [start] * 3
+    assert policy_bytes(ppo) != start
+    assert not torch.equal(seen[0][1], seen[1][1])
+    assert ["policy/steps" in row for row in batches(ppo)] == [False, False, True]
+
+
+class Adapted:
+    """A judge with an adapter of its own over the policy's backbone, computed with gradients
+    where it is not told otherwise."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        backbone.new_adapter("reward", LoraPlan(rank=2, alpha=4))
+
+    def states(self, groups: AnswerGroups) -> tuple[Tensor, Tensor]:
+        with self.backbone.using("reward", trainable=True):
+            hidden = self.backbone.states(groups)
+        return hidden[:, -1, 0].unsqueeze(0), hidden[:, :-1]
+
+
+def test_the_critics_gradient_reaches_neither_policy_nor_reward_model(
+    base: Path, tmp_path: Path
+) -> None:
+    width = 64
+    critic = Critic(
+        torch.zeros(width), torch.ones(width), torch.full((width,), 0.1), torch.tensor(0.0)
+    )
+    ppo = bare_ppo(tmp_path / "run", base, critic=critic, epochs=0, rollout_batches=1)
+    ppo.rollouts.judge = Adapted(ppo.backbone)
+    before = {key: value.clone() for key, value in ppo.backbone.model.state_dict().items()}
+    start = critic.weight.detach().clone()
+    ppo.run()
+    assert not torch.equal(critic.weight, start)
+    for name, value in ppo.backbone.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(parameter.grad is None for parameter in ppo.backbone.model.parameters())
+
+
+def test_rloo_has_no_critic_to_teach(base: Path, tmp_path: Path) -> None:
+    ppo = bare_ppo(tmp_path / "run", base, algorithm="rloo")
+    critic = {key: value.clone() for key, value in ppo.critic.state_dict().items()}
+    steps, before = counted_steps(ppo.critic_optimizer), policy_bytes(ppo)
+    ppo.run()
+    assert steps == []
+    assert all(torch.equal(value, critic[key]) for key, value in ppo.critic.state_dict().items())
+    assert policy_bytes(ppo) != before
+    assert not any("loss/value" in row for row in batches(ppo))
+
+
+def test_the_reference_never_moves(base: Path, tmp_path: Path) -> None:
+    ppo = bare_ppo(tmp_path / "run", base)
+    reference = [each.clone() for each in ppo.backbone.adapter_parameters("reference")]
+    ppo.run()
+    assert batches(ppo)[-1]["objective/kl_k3"] > 0
+    for before, after in zip(reference, ppo.backbone.adapter_parameters("reference"), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_the_bases_own_sampling_settings_change_nothing(base: Path, tmp_path: Path) -> None:
+    absurd = Path(shutil.copytree(base, tmp_path / "absurd"))
+    path = absurd / "generation_config.json"
+    settings = json.loads(path.read_text())
+    settings |= {"do_sample": True, "temperature": 9.0, "top_p": 0.01, "top_k": 1}
+    settings |= {"repetition_penalty": 5.0, "max_new_tokens": 1, "min_p": 0.9, "num_beams": 3}
+    path.write_text(json.dumps(settings))
+    runs = []
+    for name, folder in (("plain", base), ("absurd", absurd)):
+        ppo = bare_ppo(tmp_path / name / "run", folder)
+        drawn = rollouts_of(ppo)
+        ppo.run()
+        answers = [answer for rollout in drawn for answer in rollout.answers.values()]
+        runs.append((answers, policy_bytes(ppo)))
+    assert runs[0] == runs[1]
+    assert any(len(answer.token_ids) > 1 for answer in runs[1][0])
