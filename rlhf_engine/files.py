@@ -35,9 +35,10 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed process left below `folder` under temporary names (see `replaced`, and
-    folders.published). Only for who alone writes there."""
-    for path in [*folder.rglob(".*.????????"), *folder.rglob(".*.part-????????")]:
+    """Remove what a killed process left below `folder` under temporary names: those of `replaced`,
+    of folders.published, and of safetensors. Only for who alone writes there."""
+    names = (".*.????????", ".*.part-????????", ".tmp??????")
+    for path in [path for name in names for path in folder.rglob(name)]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
