@@ -28,8 +28,11 @@ from rlhf_engine.reward_training import train_heads
 from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.stage import Stage
 
+MOST_SCALED_PAIRS = 500
+"""Pairs whose answers set the scale of the scores; those of the newest votes."""
+
 MOST_CRITIC_TOKENS = 30_000
-"""Answer tokens whose states are kept to fit the critic; those of the newest votes."""
+"""Answer tokens of these whose states are kept to fit the critic."""
 
 
 def run_reward_model(stage: Stage, snapshot: Snapshot) -> StageReport:
@@ -59,7 +62,7 @@ def run_reward_model(stage: Stage, snapshot: Snapshot) -> StageReport:
 
 
 def _scaled(stage: Stage, backbone: Backbone, pairs: Sequence[Pair]) -> RewardModel:
-    """Write the scale of the scores, and the critic that PPO starts with, from one pass over the
+    """Write the scale of the scores, and the critic that PPO starts with, from one pass over
     answers of the training side."""
     reward = stage.plan.reward_model
     scale = Scale(
@@ -86,7 +89,7 @@ def _read_answers(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Raw scores [k, a] of the a answers, the newest votes first; states [n, h] of their tokens,
     as many as are kept, and each token's answer's number [n]."""
-    newest = list(reversed(pairs))
+    newest = list(reversed(pairs))[:MOST_SCALED_PAIRS]
     scores: list[Tensor] = []
     states: list[Tensor] = []
     numbers: list[Tensor] = []
