@@ -130,7 +130,7 @@ def default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     if field.default_factory is not None:
-        return "as many as the machine has"
+        return "half of the cores"
     value = field.default
     if value is None:
         return "none"

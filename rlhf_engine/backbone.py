@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from rlhf_engine.attention import use_one_query_attention
 from rlhf_engine.base_policy import load_tokenizer
 from rlhf_engine.errors import BasePolicyError, PolicyVersionError
 from rlhf_engine.files import replaced, write_json
@@ -146,6 +147,7 @@ class Backbone:
             )
         except (OSError, ValueError) as error:
             raise BasePolicyError(f"{base} cannot be read as a causal LM: {error}") from error
+        use_one_query_attention(model)
         return cls(model.to(device or default_device()), tokenizer)
 
     @property

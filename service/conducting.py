@@ -182,7 +182,7 @@ class Conducting:
 
     def _work(self, folder: rlhf_engine.RunFolder) -> int:
         training = self._settings.training
-        process = WorkerProcess.start(folder.path, training.niceness, self._settings.threads)
+        process = WorkerProcess.start(folder.path, training.niceness, training.threads)
         log.info("worker_started", run=self._run_id, pid=process.pid)
         try:
             while (code := process.wait(CHECK_S)) is None:

@@ -32,7 +32,7 @@ def plan_from(
     defaults = to_json(rlhf_engine.RunPlan(base=base, live=live))
     defaults |= {
         "dtype": settings.dtype,
-        "threads": settings.threads,
+        "threads": settings.training.threads,
         "max_prompt_tokens": settings.answers.max_prompt_tokens,
         "max_answer_tokens": settings.answers.max_new_tokens,
         "signals": [to_json(SignalPlan(s.name, s.weight)) for s in settings.signals],

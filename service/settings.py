@@ -73,6 +73,11 @@ class AnswerSettings(BaseModel):
     """Share of the page's questions that get two answers to choose from."""
 
 
+def half_the_cores() -> int:
+    """Half of this machine's cores, one at least."""
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
 class TrainingSettings(BaseModel):
     """When and how training runs."""
 
@@ -86,6 +91,9 @@ class TrainingSettings(BaseModel):
     """Ask a person before a candidate that passed the gate goes live."""
     held_out_percent: int = Field(default=10, ge=1, le=50)
     """Share of questions kept out of training for evaluation."""
+    threads: int = Field(default_factory=half_the_cores, ge=1, le=1024)
+    """CPU threads for training; the other half is for answering. Threads beyond the cores that
+    are free wait for one another, and make both several times slower."""
     niceness: int = Field(default=10, ge=0, le=19)
     """Priority of the training process; 19 yields most to answering."""
     plan: dict[str, Any] = {}
@@ -113,8 +121,8 @@ class Settings(BaseSettings):
     """Hub name or folder of the causal language model that everything starts from."""
     base_revision: str | None = None
     """Commit of the hub repository; None takes its main branch."""
-    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
-    """CPU threads for answering, and for training."""
+    threads: int = Field(default_factory=half_the_cores, ge=1, le=1024)
+    """CPU threads for answering."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the base weights; auto measures which is faster here."""
     visitors_operate: bool = False

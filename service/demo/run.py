@@ -152,7 +152,7 @@ class Demo:
         if self.done.sizes is None:
             step("measuring how fast this machine is", 0, 0, None)
             speed = engine_job.measure(
-                self.work, self.base, self.settings.threads, self.settings.dtype
+                self.work, self.base, self.settings.training.threads, self.settings.dtype
             )
             sizes = sizing.choose(speed, self._learnt_questions(), self.seconds_left())
             self._keep(speed=speed, sizes=sizes)
