@@ -155,7 +155,7 @@ def test_ppo_killed_between_batches_resumes_to_the_same_bytes(
     assert (run.stage_path("ppo") / "checkpoint.safetensors").exists()
     train(run.path)
     assert adapter_hash(run) == adapter_hash(finished)
-    assert [row["batch"] for row in run.metrics() if "batch" in row] in ([0, 1, 2], [1, 2])
+    assert [row["batch"] for row in run.metrics() if "batch" in row] == [0, 1, 2]
 
 
 def test_a_second_worker_is_refused(finished: RunFolder) -> None:

@@ -222,12 +222,23 @@ def test_what_steers_survives_a_kill_after_each_batch(
 def test_a_line_of_metrics_that_a_kill_cut_off_swallows_none(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed_after(monkeypatch, bare_ppo(tmp_path / "run", base), 2)
+    killed_after(monkeypatch, bare_ppo(tmp_path / "run", base), 3)
     cut = bare_ppo(tmp_path / "run", base)
     with cut.stage.run.metrics_path.open("a") as file:
-        file.write(json.dumps({"batch": 1, "objective/kl": 0.0})[:-5])
+        file.write(json.dumps({"batch": 2, "objective/kl": 0.0})[:-5])
     cut.run()
     assert [row["batch"] for row in batches(cut)] == [0, 1, 2]
+
+
+def test_a_kill_before_the_stages_marker_repeats_no_batch(base: Path, tmp_path: Path) -> None:
+    whole = bare_ppo(tmp_path / "run", base)
+    figures = whole.run().figures
+    again = bare_ppo(tmp_path / "run", base)
+    drew = policies_that_drew(again)
+    assert again.run().figures == figures
+    assert drew == []
+    assert policy_bytes(again) == policy_bytes(whole)
+    assert [row["batch"] for row in batches(again)] == [0, 1, 2]
 
 
 def test_a_damaged_checkpoint_is_said_with_the_way_out(
