@@ -27,6 +27,10 @@ BATCH_SIZE = 16
 """Rows answered at once: more are hardly faster on a CPU, and need more memory."""
 
 
+BLOCK = 256
+"""Tokens whose probabilities are added up together when one is drawn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """One token drawn for one row; `logprob` is at the sampling temperature."""
@@ -167,29 +171,31 @@ class Decoder:
 
     def _draw(self, logits: Tensor) -> tuple[list[int], list[float]]:
         """Draw from [b, v] logits; each row uses its own random stream."""
-        if not torch.isfinite(logits).all():
-            raise GenerationError("the policy's logits are not finite; its weights are damaged")
         greedy = self.settings.temperature == 0
-        logprobs = torch.log_softmax(logits / (self.settings.temperature or 1.0), dim=-1)
-        tokens = logprobs.argmax(dim=-1) if greedy else self._draw_rows(logprobs)
-        chosen = logprobs.gather(1, tokens.unsqueeze(1)).squeeze(1)
-        return tokens.tolist(), chosen.tolist()
+        scaled = logits if greedy else logits / self.settings.temperature
+        normaliser = scaled.logsumexp(dim=-1, keepdim=True)
+        if greedy:
+            tokens = scaled.argmax(dim=-1, keepdim=True)
+        else:
+            tokens = self._draw_rows((scaled - normaliser).exp_())
+        chosen = (scaled.gather(1, tokens) - normaliser).squeeze(1)
+        if not torch.isfinite(chosen).all():
+            raise GenerationError("the policy's logits are not finite; its weights are damaged")
+        return tokens.squeeze(1).tolist(), chosen.tolist()
 
-    def _draw_rows(self, logprobs: Tensor) -> Tensor:
-        probabilities = logprobs.exp().double()
+    def _draw_rows(self, probabilities: Tensor) -> Tensor:
+        """One token a row, [b, 1], from probabilities [b, v]."""
         if self.settings.top_p < 1:
             probabilities = _nucleus(probabilities, self.settings.top_p)
-        cumulative = probabilities.cumsum(dim=-1)
         uniform = torch.tensor(
             [
                 torch.rand((), generator=self._generators[row], dtype=torch.float64).item()
                 for row in self.active
             ],
             dtype=torch.float64,
-            device=logprobs.device,
-        ).unsqueeze(1)
-        drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-        return drawn.squeeze(1).clamp(max=logprobs.shape[1] - 1)
+            device=probabilities.device,
+        )
+        return _inverted(probabilities, uniform.unsqueeze(1))
 
     def _drop_ended(self, token_ids: list[int]) -> None:
         kept = [
@@ -220,6 +226,26 @@ class Decoder:
         self._mask = torch.cat([self._mask, torch.ones_like(last)], dim=1)
         self._position = self._position + 1
         self._next_logits = self._forward(last, self._mask, self._position, self._cache)
+
+
+def _inverted(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """The token at which the cumulative distribution passes `uniform`: [b, v], [b, 1] -> [b, 1].
+
+    First the block of tokens, then the token in it: a running sum over a whole vocabulary
+    costs more than all else in drawing a token.
+    """
+    short = -probabilities.shape[1] % BLOCK
+    padded = torch.nn.functional.pad(probabilities, (0, short))
+    blocks = padded.view(len(padded), -1, BLOCK)
+    ends = blocks.double().sum(dim=2).cumsum(dim=1)
+    wanted = uniform * ends[:, -1:]
+    block = torch.searchsorted(ends, wanted, right=True).clamp(max=ends.shape[1] - 1)
+    before = torch.cat([torch.zeros_like(wanted), ends], dim=1).gather(1, block)
+    inside = blocks[torch.arange(len(blocks), device=block.device), block.squeeze(1)]
+    within = torch.searchsorted(inside.double().cumsum(dim=1), wanted - before, right=True)
+    # Rounding may carry the search past the last token that can be drawn.
+    last = BLOCK - 1 - (inside > 0).flip(1).int().argmax(dim=1, keepdim=True)
+    return block * BLOCK + torch.minimum(within, last)
 
 
 def _padded(tensor: Tensor, width: int, dim: int) -> Tensor:

@@ -217,13 +217,15 @@ class Ppo:
         clip, mask = self.ppo.clip_range, part.mask
         with self.backbone.using(POLICY, trainable=True):
             logits = self.backbone.logits(part.groups)
-        logprobs = ppo_math.gathered_logprobs(logits, part.groups.answers, self.ppo.temperature)
+        logprobs, entropy = ppo_math.logprobs_and_entropy(
+            logits, part.groups.answers, self.ppo.temperature
+        )
         loss = ppo_math.policy_loss(logprobs, part.logprobs, part.advantages, mask, clip)
         with torch.no_grad():
             ratio = (logprobs - part.logprobs).exp()
             figures = (
                 loss.detach(),
-                ppo_math.masked_mean(ppo_math.entropy(logits, self.ppo.temperature), mask),
+                ppo_math.masked_mean(entropy, mask),
                 ppo_math.clip_fraction(logprobs, part.logprobs, mask, clip),
                 ppo_math.masked_mean(ppo_math.kl_k3(part.logprobs, logprobs), mask),
                 ppo_math.masked_mean(ratio, mask),

@@ -11,6 +11,7 @@ reward shaping as in InstructGPT (Ouyang et al. 2022, arXiv 2203.02155).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,15 +36,63 @@ def gathered_logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Ten
 
     logits [b, t, v], tokens [b, t] -> [b, t] in float32. One number a token is kept.
     """
-    scaled = logits.float() / temperature
-    chosen = scaled.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return chosen - scaled.logsumexp(dim=-1)
+    return logprobs_and_entropy(logits, tokens, temperature)[0]
 
 
-def entropy(logits: Tensor, temperature: float) -> Tensor:
-    """Entropy in nats of each next-token distribution: logits [b, t, v] -> [b, t]."""
-    logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
-    return -(logprobs.exp() * logprobs).sum(dim=-1)
+def logprobs_and_entropy(
+    logits: Tensor, tokens: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The same, and the entropy in nats of each next-token distribution, both [b, t] in float32.
+
+    Rows are taken one by one, so that no float32 copy of all logits is ever made; what the
+    gradient needs is kept in the logits' own number format. No gradient flows to the entropy.
+    """
+    logprobs, entropy = _LogprobsAndEntropy.apply(logits, tokens, temperature)  # type: ignore[no-untyped-call]
+    return logprobs, entropy
+
+
+class _LogprobsAndEntropy(torch.autograd.Function):
+    """log p(token) = s_token - log sum exp s, with s the scaled logits; its gradient by the
+    logits is (1[token] - p) / temperature. H = log sum exp s - sum p s."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, tokens: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """logits [b, t, v], tokens [b, t] -> two of [b, t]."""
+        learning = logits.requires_grad
+        kept = torch.empty_like(logits) if learning else None
+        logprobs = torch.empty(tokens.shape, dtype=torch.float32, device=logits.device)
+        entropy = torch.empty_like(logprobs)
+        for row in range(len(logits)):
+            scaled = logits[row].float() / temperature
+            normaliser = scaled.logsumexp(dim=-1, keepdim=True)
+            chosen = scaled.gather(-1, tokens[row].unsqueeze(-1))
+            logprobs[row] = (chosen - normaliser).squeeze(-1)
+            p = (scaled - normaliser).exp_()
+            # An impossible token (-inf) adds nothing, and not 0 times infinity.
+            entropy[row] = normaliser.squeeze(-1) - scaled.nan_to_num_(neginf=0.0).mul_(p).sum(-1)
+            if kept is not None:
+                kept[row] = p
+        if kept is not None:
+            ctx.save_for_backward(kept, tokens, logprobs)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        """gradient [b, t] of the log-probabilities -> [b, t, v] of the logits."""
+        p, tokens, logprobs = ctx.saved_tensors
+        scaled = gradient / ctx.temperature
+        result = p * -scaled.unsqueeze(-1).to(p.dtype)
+        # 1 - p of a token that is almost certain would be lost in the logits' number format.
+        at_token = -torch.expm1(logprobs) * scaled
+        return (
+            result.scatter_(-1, tokens.unsqueeze(-1), at_token.unsqueeze(-1).to(p.dtype)),
+            None,
+            None,
+        )
 
 
 def kl_k1(logprobs: Tensor, reference: Tensor) -> Tensor:

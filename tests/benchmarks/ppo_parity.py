@@ -99,7 +99,7 @@ def probabilities(sides: Sides) -> Iterator[Row]:
     yield compared(
         sides, "KL an answer", ppo_math.sequence_kl(kl, case.mask), sides.rolled["mean_kl"]
     )
-    entropy = ppo_math.entropy(case.new_logits, temperature)
+    _, entropy = ppo_math.logprobs_and_entropy(case.new_logits, case.tokens, temperature)
     yield compared(sides, "entropy", entropy, sides.losses["entropy"])
 
 

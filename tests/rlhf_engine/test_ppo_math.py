@@ -54,8 +54,31 @@ def test_logprobs_divide_logits_by_the_temperature() -> None:
 
 
 def test_entropy_of_a_fair_coin_is_ln_2() -> None:
-    logits = torch.zeros(1, 1, 2)
-    torch.testing.assert_close(ppo_math.entropy(logits, 1.0), row(math.log(2)))
+    token = torch.zeros(1, 1, dtype=torch.long)
+    logprobs, entropy = ppo_math.logprobs_and_entropy(torch.zeros(1, 1, 2), token, 1.0)
+    torch.testing.assert_close(entropy, row(math.log(2)))
+    torch.testing.assert_close(logprobs, row(-math.log(2)))
+
+
+def test_a_token_that_cannot_come_adds_nothing_to_the_entropy() -> None:
+    logits, token = torch.tensor([[[0.0, 0.0, -math.inf]]]), torch.zeros(1, 1, dtype=torch.long)
+    torch.testing.assert_close(
+        ppo_math.logprobs_and_entropy(logits, token, 1.0)[1], row(math.log(2))
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_gradients_of_logprobs_are_those_of_a_log_softmax(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(3, 4, 11, generator=generator).requires_grad_()
+    tokens = torch.randint(11, (3, 4), generator=generator)
+    weights = torch.randn(3, 4, generator=generator)
+    ours = ppo_math.gathered_logprobs(logits, tokens, temperature)
+    plain = (logits / temperature).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(ours, plain)
+    (by_ours,) = torch.autograd.grad((ours * weights).sum(), logits)
+    (by_plain,) = torch.autograd.grad((plain * weights).sum(), logits)
+    torch.testing.assert_close(by_ours, by_plain)
 
 
 def test_kl_estimators_on_a_worked_example() -> None:

@@ -188,10 +188,9 @@ def test_gathered_logprobs_are_those_of_the_softmax(
 ) -> None:
     logits = drawn(seed, 2, t, v)
     tokens = drawn(seed + 1, 2, t, v).argmax(dim=-1)
-    found = ppo_math.gathered_logprobs(logits, tokens, temperature)
+    found, entropies = ppo_math.logprobs_and_entropy(logits, tokens, temperature)
     full = torch.log_softmax(logits / temperature, dim=-1)
     expected = full.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).float()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    entropies = ppo_math.entropy(logits, temperature)
     assert (entropies >= -1e-6).all()
     assert (entropies <= torch.tensor(float(v)).log() + 1e-5).all()

@@ -39,7 +39,13 @@ TINY_PLAN = {
     "lora": {"rank": 4, "alpha": 8},
     "sft": {"epochs": 24, "learning_rate": 1e-2},
     "reward_model": {"epochs": 1},
-    "ppo": {"rollout_batches": 3, "rollout_size": 4, "answers_per_prompt": 2, "minibatch_size": 2, "epochs": 1},
+    "ppo": {
+        "rollout_batches": 3,
+        "rollout_size": 4,
+        "answers_per_prompt": 2,
+        "minibatch_size": 2,
+        "epochs": 1,
+    },
     "evaluation": {"bootstrap_rounds": 100},
     "gate": {"max_similarity_drop": 100, "max_length_ratio": 100},
 }
