@@ -27,6 +27,7 @@ import torch
 from rlhf_engine.pipeline import train
 
 LONGEST_TRY_S = 300.0
+PROGRESS = "progress.json"
 
 How = Literal["moment", "write", "cut"]
 
@@ -57,7 +58,10 @@ class FailedError(Exception):
 
 
 class Watch:
-    """An audit hook that numbers the writes below a folder, each before it happens."""
+    """An audit hook that numbers the writes below a folder, each before it happens.
+
+    Those of progress.json are left out: how many there are is a matter of time.
+    """
 
     def __init__(self, folder: Path, on_write: Callable[[int, str], None]) -> None:
         self._folder, self._on_write, self._count = f"{folder}{os.sep}", on_write, 0
@@ -72,7 +76,7 @@ class Watch:
         else:
             return
         name = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
-        if name.startswith(self._folder):
+        if name.startswith(self._folder) and PROGRESS not in name:
             self._count += 1
             self._on_write(self._count, name.removeprefix(self._folder))
 
