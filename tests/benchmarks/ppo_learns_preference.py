@@ -1,0 +1,220 @@
+"""A simulated preference, learnt: SFT, votes, reward model, then PPO and best-of-n from as many
+generated tokens; judged by the hidden preference on questions that no training saw.
+
+SFT and reward model are made once; PPO, best-of-n and the judged answers once a seed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rlhf_engine import (
+    Demonstration,
+    RunFolder,
+    SampledAnswer,
+    SamplingSettings,
+    freeze,
+    sample_answers,
+    train,
+)
+from rlhf_engine.plan import EvaluationPlan, LoraPlan, PpoPlan, RewardPlan, RunPlan, SftPlan
+from tests.benchmarks.ppo_learns_company import cast_votes, company_questions, preferred
+from tests.benchmarks.ppo_learns_control import Match
+
+N = 4
+VOTE_TEMPERATURE, JUDGED_TEMPERATURE = 1.0, 0.7
+STAGES = ("snapshot", "sft", "reward_model", "ppo")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done. `each` answers a held-out question are judged."""
+
+    train: int
+    exam: int
+    pairs: int
+    batches: int
+    batch: int
+    each: int
+    answer_tokens: int
+    prompt_tokens: int
+    sft: SftPlan
+    reward: RewardPlan
+    lora: LoraPlan = field(default_factory=LoraPlan)
+
+
+SCALES = {
+    "full": Scale(170, 40, 400, 24, 48, 4, 48, 256, SftPlan(epochs=2), RewardPlan()),
+    "small": Scale(
+        train=96,
+        exam=40,
+        pairs=64,
+        batches=6,
+        batch=16,
+        each=1,
+        answer_tokens=32,
+        prompt_tokens=160,
+        sft=SftPlan(epochs=1, learning_rate=1e-3, watched_questions=0),
+        reward=RewardPlan(epochs=1, learning_rate=1e-3),
+        lora=LoraPlan(top_layers=10),
+    ),
+    "tiny": Scale(
+        train=12,
+        exam=4,
+        pairs=16,
+        batches=1,
+        batch=8,
+        each=1,
+        answer_tokens=8,
+        prompt_tokens=64,
+        sft=SftPlan(epochs=1, watched_questions=0),
+        reward=RewardPlan(epochs=1),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """Each policy's answers to the held-out questions, and the tokens it generated to learn."""
+
+    seed: int
+    questions: Sequence[Demonstration]
+    answers: dict[str, list[str]]
+    tokens: dict[str, int]
+    figures: dict[str, dict[str, Any]]
+
+    def matches(self, one: str, other: str) -> list[Match]:
+        """The hidden preference between two policies, question by question."""
+        each = len(self.answers[one]) // len(self.questions)
+        found = []
+        for at, pair in enumerate(zip(self.answers[one], self.answers[other], strict=True)):
+            item = self.questions[at // each]
+            won = {"a": 1.0, "b": 0.0}.get(preferred(pair, item.answer), 0.5)
+            longer = float(len(pair[0].split()) - len(pair[1].split()))
+            found.append(Match(self.seed, item.prompt.id, won, longer))
+        return found
+
+
+class Preference:
+    """The whole of it on one base policy, in one folder."""
+
+    def __init__(self, folder: Path, base: Path, scale: Scale, dtype: str, threads: int) -> None:
+        self.folder, self.base, self.scale = folder, base, scale
+        self.questions = company_questions(scale.exam, scale.train)
+        self.threads = threads
+        self.plan = RunPlan(
+            base=str(base),
+            stages=STAGES,
+            dtype=dtype,  # type: ignore[arg-type]
+            threads=threads,
+            max_prompt_tokens=scale.prompt_tokens,
+            max_answer_tokens=scale.answer_tokens,
+            lora=scale.lora,
+            sft=scale.sft,
+            reward_model=scale.reward,
+            ppo=PpoPlan(
+                rollout_batches=scale.batches, rollout_size=scale.batch, answers_per_prompt=N
+            ),
+            evaluation=EvaluationPlan(max_questions=2),
+        )
+
+    def learn_rewards(self) -> dict[str, Any]:
+        """SFT on the gold answers, then a reward model on votes on the SFT policy's answers; the
+        reward model's figures."""
+        gold = RunFolder.create(self.folder / "sft", replace(self.plan, stages=STAGES[:2]))
+        freeze(gold.stage_path("snapshot"), self.questions, [], [])
+        train(gold.path)
+        self.dtype = self._dtype(gold)
+        self.sft = gold.stage_path("sft") / "adapter"
+        asked = [item for item in self.questions if item.prompt.split != "exam"]
+        order = random.Random(self.plan.seed).sample(asked, len(asked))
+        voted = [order[at % len(order)] for at in range(self.scale.pairs)]
+        answers = self._sample(self.sft, voted, 2, VOTE_TEMPERATURE, seed=0)
+        votes = cast_votes(voted, [answer.text for answer in answers], self.plan.seed)
+        self.before = RunFolder.create(self.folder / "before", self.plan)
+        freeze(
+            self.before.stage_path("snapshot"),
+            self.questions,
+            votes,
+            [item.prompt for item in asked if item.prompt.split == "train"],
+        )
+        shutil.copytree(gold.stage_path("sft"), self.before.stage_path("sft"))
+        train(self.before.path, until="reward_model")
+        report = self.before.report("reward_model")
+        assert report is not None
+        return report.figures
+
+    def tune(self, seed: int) -> Arms:
+        """PPO, then best-of-n from at least as many generated tokens; the judged answers."""
+        ppo = self._tuned("ppo", seed, self.scale.batches)
+        tokens = _tokens(ppo)
+        first = next(row for row in ppo.metrics() if "batch" in row)["length/mean"]
+        batches = max(1, math.ceil(tokens / (first * self.scale.batch)))
+        best = self._tuned("best_of_n", seed, batches)
+        judged = [item for item in self.questions if item.prompt.split == "exam"]
+        policies = {"sft": self.sft} | {
+            run.plan().ppo.algorithm: run.candidate_path for run in (ppo, best)
+        }
+        answers = {
+            name: self._sample(adapter, judged, self.scale.each, JUDGED_TEMPERATURE, 10**6 + seed)
+            for name, adapter in policies.items()
+        }
+        reports = {run.plan().ppo.algorithm: run.report("ppo") for run in (ppo, best)}
+        return Arms(
+            seed,
+            judged,
+            {name: [answer.text for answer in found] for name, found in answers.items()},
+            {"ppo": tokens, "best_of_n": _tokens(best)},
+            {name: report.figures for name, report in reports.items() if report is not None},
+        )
+
+    def _tuned(self, algorithm: str, seed: int, batches: int) -> RunFolder:
+        ppo = replace(
+            self.plan.ppo,
+            algorithm=algorithm,  # type: ignore[arg-type]
+            rollout_batches=batches,
+        )
+        plan = replace(self.plan, seed=seed, ppo=ppo)
+        run = RunFolder.create(self.folder / f"{algorithm}-{seed}", plan)
+        for stage in STAGES[:3]:
+            shutil.copytree(self.before.stage_path(stage), run.stage_path(stage))
+        train(run.path)
+        return run
+
+    def _sample(
+        self,
+        adapter: Path,
+        questions: Sequence[Demonstration],
+        each: int,
+        temperature: float,
+        seed: int,
+    ) -> list[SampledAnswer]:
+        return sample_answers(
+            self.base,
+            adapter,
+            [item.prompt for item in questions],
+            SamplingSettings(temperature=temperature, max_new_tokens=self.scale.answer_tokens),
+            [seed * 1000 + at for at in range(each * len(questions))],
+            dtype=self.dtype,
+            threads=self.threads,
+            max_prompt_tokens=self.scale.prompt_tokens,
+        )
+
+    def _dtype(self, run: RunFolder) -> str:
+        """The number format that the first run measured as the faster one, for all that follows."""
+        kept = run.path / "dtype"
+        dtype = kept.read_text(encoding="utf-8") if kept.exists() else self.plan.dtype
+        self.plan = replace(self.plan, dtype=dtype)  # type: ignore[arg-type]
+        return dtype
+
+
+def _tokens(run: RunFolder) -> int:
+    """Answer tokens that a run generated to learn from."""
+    rows = [row for row in run.metrics() if "batch" in row]
+    return round(sum(row["length/mean"] for row in rows) * run.plan().ppo.rollout_size)
