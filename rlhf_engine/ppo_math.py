@@ -36,7 +36,9 @@ def gathered_logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Ten
 
     logits [b, t, v], tokens [b, t] -> [b, t] in float32. One number a token is kept.
     """
-    return logprobs_and_entropy(logits, tokens, temperature)[0]
+    logprobs, _ = _LogprobsAndEntropy.apply(logits, tokens, temperature, False)  # type: ignore[no-untyped-call]
+    found: Tensor = logprobs
+    return found
 
 
 def logprobs_and_entropy(
@@ -47,7 +49,7 @@ def logprobs_and_entropy(
     Rows are taken one by one, so that no float32 copy of all logits is ever made; what the
     gradient needs is kept in the logits' own number format. No gradient flows to the entropy.
     """
-    logprobs, entropy = _LogprobsAndEntropy.apply(logits, tokens, temperature)  # type: ignore[no-untyped-call]
+    logprobs, entropy = _LogprobsAndEntropy.apply(logits, tokens, temperature, True)  # type: ignore[no-untyped-call]
     return logprobs, entropy
 
 
@@ -57,18 +59,20 @@ class _LogprobsAndEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, tokens: Tensor, temperature: float
+        ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, with_entropy: bool
     ) -> tuple[Tensor, Tensor]:
-        """logits [b, t, v], tokens [b, t] -> two of [b, t]."""
+        """logits [b, t, v], tokens [b, t] -> two of [b, t]; the second is 0 if not wanted."""
         learning = logits.requires_grad
         kept = torch.empty_like(logits) if learning else None
         logprobs = torch.empty(tokens.shape, dtype=torch.float32, device=logits.device)
-        entropy = torch.empty_like(logprobs)
+        entropy = torch.zeros_like(logprobs)
         for row in range(len(logits)):
             scaled = logits[row].float() / temperature
             normaliser = scaled.logsumexp(dim=-1, keepdim=True)
             chosen = scaled.gather(-1, tokens[row].unsqueeze(-1))
             logprobs[row] = (chosen - normaliser).squeeze(-1)
+            if kept is None and not with_entropy:
+                continue
             p = (scaled - normaliser).exp_()
             # An impossible token (-inf) adds nothing, and not 0 times infinity.
             entropy[row] = normaliser.squeeze(-1) - scaled.nan_to_num_(neginf=0.0).mul_(p).sum(-1)
@@ -81,18 +85,15 @@ class _LogprobsAndEntropy(torch.autograd.Function):
         return logprobs, entropy
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
         """gradient [b, t] of the log-probabilities -> [b, t, v] of the logits."""
         p, tokens, logprobs = ctx.saved_tensors
         scaled = gradient / ctx.temperature
         result = p * -scaled.unsqueeze(-1).to(p.dtype)
         # 1 - p of a token that is almost certain would be lost in the logits' number format.
         at_token = -torch.expm1(logprobs) * scaled
-        return (
-            result.scatter_(-1, tokens.unsqueeze(-1), at_token.unsqueeze(-1).to(p.dtype)),
-            None,
-            None,
-        )
+        at_token = at_token.unsqueeze(-1).to(p.dtype)
+        return result.scatter_(-1, tokens.unsqueeze(-1), at_token), None, None, None
 
 
 def kl_k1(logprobs: Tensor, reference: Tensor) -> Tensor:
