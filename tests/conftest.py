@@ -19,6 +19,9 @@ from service.database import migrate, open_database
 
 # Read once, when torch loads: threads that wait should soon leave the cores to other processes.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# A tiny policy's products are too small to share out, and threads that wait for a busy core
+# make them many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class PostgresCluster:
