@@ -182,7 +182,7 @@ class Demo:
             self._learnt_questions(),
             self.seconds_left(),
             steps=sizing.AFTER_CYCLE_1,
-            slowness=max(0.5, pace),
+            slowness=max(1.0, pace) * sizing.MARGIN,
             like=sizes,
         )
         self._keep(sizes=chosen, resized=True)

@@ -34,6 +34,10 @@ LAYERS = 30
 CAUTION = 1.25
 """Speed is measured at its best, and the server answers beside the training."""
 
+MARGIN = 1.15
+"""What is left takes this many times what the first cycle's pace promises: other work comes and
+goes."""
+
 START_S = 20.0
 """What a process needs before its first step: imports, weights."""
 
