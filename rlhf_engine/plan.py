@@ -120,12 +120,12 @@ class PpoPlan:
     no further step is taken on them."""
     kl_estimator: Literal["k1", "k3"] = "k1"
     kl_coefficient: float = 0.05
-    """Penalty a nat of KL to the SFT policy, at the start."""
+    """Penalty a nat of KL to the SFT policy, at the start and at least."""
     kl_target: float | None = 6.0
     """Mean KL an answer (nats) that the coefficient is steered to; None keeps it fixed."""
-    kl_horizon: float = 256.0
+    kl_horizon: float = 64.0
     """Answers over which the coefficient follows."""
-    max_kl: float = 20.0
+    max_kl: float = 12.0
     """Mean KL an answer (nats) at which tuning stops; the policy of the last batch below it is
     kept."""
     spread_penalty: float = 0.5

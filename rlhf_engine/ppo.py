@@ -94,7 +94,10 @@ class Ppo:
         self.critic_optimizer = torch.optim.AdamW(
             critic.parameters(), lr=self.ppo.critic_learning_rate, weight_decay=0.0
         )
-        self.kl = KlController(self.ppo.kl_coefficient, self.ppo.kl_target, self.ppo.kl_horizon)
+        coefficient = self.ppo.kl_coefficient
+        self.kl = KlController(
+            coefficient, self.ppo.kl_target, self.ppo.kl_horizon, least=coefficient
+        )
         self.scale = RewardScale.starting(self.ppo.rollout_size)
         self.kept = self._copy_of_policy()
         self.skipped, self.skipped_in_a_row = 0, dict.fromkeys(LEARNING_RATES, 0)

@@ -21,12 +21,15 @@ class KlController:
 
     Proportional control in log space (Ziegler et al. 2019, arXiv 1909.08593, section 2.2):
     coefficient *= 1 + clip(KL / target - 1, -0.2, 0.2) answers / horizon. `target` is the mean
-    KL an answer in nats; None keeps the coefficient fixed.
+    KL an answer in nats; None keeps the coefficient fixed. It never falls below `least`: every
+    run begins with a KL of 0, and a controller free to lower the penalty then has little of it
+    left when it is needed (tests/benchmarks/overoptimisation.py).
     """
 
     coefficient: float
     target: float | None
     horizon: float
+    least: float = LEAST
 
     def update(self, kl: float, answers: int) -> None:
         """Hear the KL of a rollout batch of that many answers."""
@@ -34,7 +37,7 @@ class KlController:
             return
         error = min(max(kl / self.target - 1, -MAX_CHANGE), MAX_CHANGE)
         changed = self.coefficient * (1 + error * min(1.0, answers / self.horizon))
-        self.coefficient = min(max(changed, LEAST), LARGEST)
+        self.coefficient = min(max(changed, self.least), LARGEST)
 
 
 @dataclass

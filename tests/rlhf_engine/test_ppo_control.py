@@ -21,6 +21,15 @@ def test_the_coefficient_follows_the_kl() -> None:
     assert controller.coefficient == pytest.approx(0.11 * 0.9)
 
 
+def test_the_coefficient_never_falls_below_its_least() -> None:
+    controller = KlController(0.1, target=6.0, horizon=64, least=0.1)
+    controller.update(kl=0.0, answers=64)
+    assert controller.coefficient == 0.1
+    controller.update(kl=60.0, answers=64)
+    controller.update(kl=0.0, answers=64)
+    assert controller.coefficient == pytest.approx(0.1)
+
+
 def test_without_a_target_the_coefficient_is_fixed() -> None:
     controller = KlController(0.1, target=None, horizon=64)
     controller.update(kl=60.0, answers=32)

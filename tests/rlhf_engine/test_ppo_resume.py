@@ -207,7 +207,8 @@ def test_what_steers_survives_a_kill_after_each_batch(
     whole = bare_ppo(tmp_path / "whole", base, **steered)
     whole.run()
     coefficients = [row["objective/kl_coefficient"] for row in batches(whole)]
-    assert len(set(coefficients)) == 4
+    # The first batch strays nowhere, and the coefficient never falls below its start.
+    assert coefficients[0] == coefficients[1] < coefficients[2] < coefficients[3]
     for _ in range(3):
         killed_after(monkeypatch, bare_ppo(tmp_path / "run", base, **steered), 1)
     resumed = bare_ppo(tmp_path / "run", base, **steered)
