@@ -54,8 +54,7 @@ def train(
     if processes.count > 1:
         train_together(run, plan, ordered, processes, on_progress)
         return None
-    with run.held(), limited_threads(plan.threads):
-        _stay_offline_and_quiet()
+    with run.held(), limited_threads(plan.threads), _offline_and_quiet():
         snapshot = _snapshot(run)
         dtype = _dtype(run, plan)
         for name in _stages_until(plan, until):
@@ -92,8 +91,8 @@ def train_together(
             f"{processes.count} processes share the stage ppo alone, and {missing[0]} is not done; "
             f"run `python -m rlhf_engine {run.path} --until reward_model` in one process first"
         )
-    with run.held() if processes.first else nullcontext(), limited_threads(plan.threads):
-        _stay_offline_and_quiet()
+    held = run.held() if processes.first else nullcontext()
+    with held, limited_threads(plan.threads), _offline_and_quiet():
         stage = Stage("ppo", run, plan, _dtype(run, plan), on_progress)
         stage.path.mkdir(parents=True, exist_ok=True)
         if processes.first:
@@ -113,11 +112,22 @@ def _stages_until(plan: RunPlan, until: str | None) -> Sequence[str]:
     return plan.stages[: plan.stages.index(until) + 1]
 
 
-def _stay_offline_and_quiet() -> None:
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["HF_HUB_OFFLINE"] = "1"
+@contextmanager
+def _offline_and_quiet() -> Iterator[None]:
+    """Nothing here asks a hub; the environment is put back, since whoever called may."""
+    wanted = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

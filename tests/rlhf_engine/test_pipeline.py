@@ -82,6 +82,16 @@ def test_a_run_leaves_reports_metrics_candidate_and_picture(finished: RunFolder)
     assert gate.sentence.startswith("Passed" if gate.passed else "Refused")
 
 
+def test_a_run_leaves_the_environment_as_it_was(
+    finished: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "0")
+    before = dict(os.environ)
+    train(finished.path)
+    assert dict(os.environ) == before
+
+
 def test_no_file_of_a_run_can_hold_code(finished: RunFolder) -> None:
     kinds = {path.suffix for path in finished.path.rglob("*") if path.is_file()}
     assert kinds <= {".json", ".jsonl", ".safetensors", ".png", ".lock", ""}
