@@ -16,10 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlhf_engine import base_policy
+from rlhf_engine.base_files import OFFLINE
 from rlhf_engine.base_policy import BaseInfo
 from rlhf_engine.errors import BasePolicyError
-
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 def check_base(folder: Path) -> BaseInfo:
@@ -41,7 +40,7 @@ def _done(what: str, folder: Path) -> BaseInfo:
         capture_output=True,
         text=True,
         errors="replace",
-        env=os.environ | _OFFLINE,
+        env=os.environ | OFFLINE,
         check=False,
     )
     try:

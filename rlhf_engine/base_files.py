@@ -9,6 +9,9 @@ from typing import Any
 
 from rlhf_engine.errors import BasePolicyError
 
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+"""Environment of whatever reads a base policy and must ask no hub."""
+
 CODE_SUFFIXES = frozenset({".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5"})
 
 

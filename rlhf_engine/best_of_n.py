@@ -24,43 +24,31 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_engine import ppo_math, ppo_metrics
-from rlhf_engine.backbone import AnswerGroups, Backbone
+from rlhf_engine.backbone import AnswerGroups
 from rlhf_engine.critic import Critic
 from rlhf_engine.errors import PlanError, TrainingError
 from rlhf_engine.ppo_checkpoint import load_checkpoint, save_checkpoint
 from rlhf_engine.ppo_control import RewardScale
-from rlhf_engine.processes import Processes
-from rlhf_engine.records import Prompt, StageReport
+from rlhf_engine.records import StageReport
 from rlhf_engine.render import prompt_ids
-from rlhf_engine.rollout import POLICY, Judge, Rollout, Rollouts, stream
-from rlhf_engine.signals import RewardSignal
+from rlhf_engine.rollout import POLICY, Rollout, Rollouts, stream
 from rlhf_engine.stage import Stage
 
 WARMUP_STEPS = 2
 
 
 class BestOfN:
-    """The draws and what was kept of them; `backbone` holds the adapters "policy", which
-    learns, and "reference", equal at the start."""
+    """The draws and what was kept of them; the rollouts' backbone holds the adapters "policy",
+    which learns, and "reference", equal at the start."""
 
-    def __init__(
-        self,
-        stage: Stage,
-        backbone: Backbone,
-        judge: Judge,
-        critic: Critic,
-        prompts: Sequence[Prompt],
-        golds: dict[str, str],
-        signals: Sequence[RewardSignal],
-    ) -> None:
-        self.stage, self.plan, self.backbone = stage, stage.plan, backbone
-        processes = Processes()
-        if processes.count > 1:
+    def __init__(self, stage: Stage, rollouts: Rollouts, critic: Critic) -> None:
+        if rollouts.processes.count > 1:
             raise PlanError("PpoPlan.algorithm best_of_n runs in one process; start it alone")
-        self.prompts = {prompt.id: prompt for prompt in prompts}
-        self.critic, self.processes = critic, processes
-        self.rollouts = Rollouts(stage.plan, backbone, judge, prompts, golds, signals, processes)
-        self.parameters = backbone.adapter_parameters(POLICY)
+        self.stage, self.plan = stage, stage.plan
+        self.rollouts, self.critic = rollouts, critic
+        self.backbone, self.processes = rollouts.backbone, rollouts.processes
+        self.prompts = {prompt.id: prompt for prompt in rollouts.prompts}
+        self.parameters = self.backbone.adapter_parameters(POLICY)
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=self.plan.sft.learning_rate, weight_decay=0.0
         )
@@ -71,11 +59,11 @@ class BestOfN:
 
     def run(self) -> StageReport:
         """Draw from the last checkpoint on, then learn; the adapter ends in STAGE/adapter."""
-        checkpoint = self.stage.path / "checkpoint.safetensors"
+        checkpoint = self.stage.run.checkpoint_path(self.stage.name)
         for number in range(self._restore(checkpoint), self.plan.ppo.rollout_batches):
             self._draw(number)
             self._save(checkpoint)
-            ppo_metrics.append_missing(self.stage.run, self.history)
+            self.stage.run.append_metrics({"batch": number, **self.history[-1]})
             self.stage.draw()
         losses = self._learn()
         self.backbone.save_adapter(POLICY, self.stage.path / "adapter")

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from rlhf_engine.backbone import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from rlhf_engine.base_files import OFFLINE
 from rlhf_engine.errors import DiskError, PlanError, RunFolderError
 from rlhf_engine.evaluation import run_evaluation
 from rlhf_engine.files import replaced
@@ -115,9 +116,8 @@ def _stages_until(plan: RunPlan, until: str | None) -> Sequence[str]:
 @contextmanager
 def _offline_and_quiet() -> Iterator[None]:
     """Nothing here asks a hub; the environment is put back, since whoever called may."""
-    wanted = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    before = {name: os.environ.get(name) for name in OFFLINE}
+    os.environ.update(OFFLINE)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:

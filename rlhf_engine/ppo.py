@@ -33,9 +33,9 @@ from rlhf_engine.errors import Cancelled, SnapshotError, TrainingError
 from rlhf_engine.ppo_checkpoint import load_checkpoint, save_checkpoint
 from rlhf_engine.ppo_control import KlController, RewardScale
 from rlhf_engine.processes import Processes
-from rlhf_engine.records import Prompt, StageReport
+from rlhf_engine.records import StageReport
 from rlhf_engine.reward_model import CRITIC, RewardModel
-from rlhf_engine.rollout import POLICY, REFERENCE, Judge, Minibatch, Part, Rollouts, stream
+from rlhf_engine.rollout import POLICY, REFERENCE, Minibatch, Part, Rollouts, stream
 from rlhf_engine.signals import RewardSignal
 from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.stage import Stage
@@ -61,33 +61,22 @@ def run_ppo(stage: Stage, snapshot: Snapshot, signals: Sequence[RewardSignal]) -
         backbone.add_adapter(name, sft / "adapter")
     critic = Critic.load(reward_model / CRITIC).to(backbone.device)
     judge = RewardModel(backbone, reward_model)
+    rollouts = Rollouts(stage.plan, backbone, judge, prompts, golds, signals, Processes())
     tuner = BestOfN if stage.plan.ppo.algorithm == "best_of_n" else Ppo
-    return tuner(stage, backbone, judge, critic, prompts, golds, signals).run()
+    return tuner(stage, rollouts, critic).run()
 
 
 class Ppo:
     """The loop and what it carries from batch to batch.
 
-    `backbone` holds two equal adapters, "policy", which learns, and "reference".
+    The rollouts' backbone holds two equal adapters, "policy", which learns, and "reference".
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        backbone: Backbone,
-        judge: Judge,
-        critic: Critic,
-        prompts: Sequence[Prompt],
-        golds: dict[str, str],
-        signals: Sequence[RewardSignal],
-    ) -> None:
+    def __init__(self, stage: Stage, rollouts: Rollouts, critic: Critic) -> None:
         self.stage, self.plan, self.ppo = stage, stage.plan, stage.plan.ppo
-        self.backbone, self.critic, self.signals = backbone, critic, signals
-        self.processes = Processes()
-        self.rollouts = Rollouts(
-            stage.plan, backbone, judge, prompts, golds, signals, self.processes
-        )
-        self.parameters = backbone.adapter_parameters(POLICY)
+        self.rollouts, self.critic = rollouts, critic
+        self.backbone, self.processes = rollouts.backbone, rollouts.processes
+        self.parameters = self.backbone.adapter_parameters(POLICY)
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=self.ppo.learning_rate, weight_decay=0.0, eps=1e-5
         )
@@ -105,7 +94,7 @@ class Ppo:
 
     def run(self) -> StageReport:
         """All rollout batches from the last checkpoint on."""
-        checkpoint = self.stage.path / "checkpoint.safetensors"
+        checkpoint = self.stage.run.checkpoint_path(self.stage.name)
         first, total = self._restore(checkpoint), self.ppo.rollout_batches
         for number in range(first, total):
             if self._stopped_by_kl():
@@ -114,7 +103,7 @@ class Ppo:
             self.history.append(self._batch(number))
             if self.processes.first:
                 self._save(checkpoint, number + 1)
-                self._append_metrics()
+                self.stage.run.append_metrics({"batch": number, **self.history[-1]})
                 self.stage.draw()
         self._tell(total, 0)
         if self.processes.first:
@@ -319,9 +308,6 @@ class Ppo:
         self.skipped, self.skipped_in_a_row = state["skipped"]
         self.kl, self.scale = KlController(**state["kl"]), RewardScale(**state["scale"])
         self.history = state["history"]
-        self._append_metrics()
-        return int(state["next_batch"])
-
-    def _append_metrics(self) -> None:
         if self.processes.first:
             ppo_metrics.append_missing(self.stage.run, self.history)
+        return int(state["next_batch"])

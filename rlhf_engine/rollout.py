@@ -146,12 +146,14 @@ class Rollouts:
         """The batch's prompts: walks through shuffled passes over the prompt set, and repeats
         prompts where the set is smaller than a batch."""
         count, size = len(self.prompts), self.ppo.rollout_size // self.ppo.answers_per_prompt
-        picked = []
-        for place in range(number * size, (number + 1) * size):
+        first, end = number * size, (number + 1) * size
+        passes: list[int] = []
+        for walk in range(first // count, (end - 1) // count + 1):
             order = list(range(count))
-            stream(self.plan.seed, "prompts", place // count).shuffle(order)
-            picked.append(self.prompts[order[place % count]])
-        return picked
+            stream(self.plan.seed, "prompts", walk).shuffle(order)
+            passes += order
+        start = first % count
+        return [self.prompts[at] for at in passes[start : start + size]]
 
     def _partition(self, number: int) -> list[list[int]]:
         """The batch's prompts, by number, in each minibatch; drawn anew for each batch."""

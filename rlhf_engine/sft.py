@@ -6,7 +6,6 @@ questions outside training are compared with the human ones before and after.
 
 from __future__ import annotations
 
-import gc
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from rlhf_engine.backbone import (
 from rlhf_engine.early_stop import EarlyStop
 from rlhf_engine.errors import PlanError, TrainingError
 from rlhf_engine.gold_answers import Lessons, choose_lessons
+from rlhf_engine.memory import give_back
 from rlhf_engine.plan import RunPlan, SftPlan
 from rlhf_engine.records import Demonstration, StageReport
 from rlhf_engine.render import answer_ids, prompt_ids
@@ -56,7 +56,7 @@ def run_sft(stage: Stage, snapshot: Snapshot) -> StageReport:
         figures |= {"new": 0, "replayed": 0, "steps": 0}
     else:
         figures |= _train(stage, lessons, backbone, adapter)
-        gc.collect()
+        give_back()
     figures |= _compare(stage, snapshot.evaluation_demonstrations(), backbone, adapter)
     return StageReport(stage.name, stage.seconds(), figures)
 

@@ -17,7 +17,8 @@ import torch
 from rlhf_engine import ppo_math
 from rlhf_engine.plan import PpoPlan, RewardPlan
 from rlhf_engine.ppo import Ppo
-from rlhf_engine.rollout import POLICY, REFERENCE
+from rlhf_engine.processes import Processes
+from rlhf_engine.rollout import POLICY, REFERENCE, Rollouts
 from tests.benchmarks.overoptimisation_world import COMPARISONS, Gold, Proxy, Votes
 from tests.benchmarks.ppo_learns_tiny import PROMPTS, begin_ppo, fresh_answers, tiny_ppo_plan
 from tests.tiny import tiny_base
@@ -155,7 +156,8 @@ def tune(folder: Path, arm: Arm, seed: int, extent: Extent) -> Curve:
     gold = Gold.drawn(backbone, seed)
     votes = Votes.cast(backbone, plan, gold, extent.votes)
     proxy: Proxy = votes.proxy(backbone, arm.heads, seed)
-    tuner = WatchedPpo(stage, backbone, proxy, votes.critic(proxy), PROMPTS, {}, [])
+    rollouts = Rollouts(plan, backbone, proxy, PROMPTS, {}, [], Processes())
+    tuner = WatchedPpo(stage, rollouts, votes.critic(proxy))
     tuner.watch(gold, extent.every, extent.answers)
     report = tuner.run()
     return Curve(arm.name, seed, tuner.points, bool(report.figures["stopped_by_kl"]))

@@ -21,9 +21,10 @@ from rlhf_engine.critic import Critic
 from rlhf_engine.generation import generate
 from rlhf_engine.plan import LoraPlan, PpoPlan, RunPlan
 from rlhf_engine.ppo import Ppo
+from rlhf_engine.processes import Processes
 from rlhf_engine.records import SamplingSettings
 from rlhf_engine.render import prompt_ids
-from rlhf_engine.rollout import POLICY, REFERENCE
+from rlhf_engine.rollout import POLICY, REFERENCE, Rollouts
 from rlhf_engine.run_folder import RunFolder
 from rlhf_engine.stage import Stage
 from tests.rlhf_engine.runs import demonstrations
@@ -119,7 +120,7 @@ def climb_known_reward(
     width = backbone.width
     critic = Critic(torch.zeros(width), torch.ones(width), torch.zeros(width), torch.zeros(()))
     start = _fresh_reward(judge, plan)
-    Ppo(stage, backbone, judge, critic, PROMPTS, {}, []).run()
+    Ppo(stage, Rollouts(plan, backbone, judge, PROMPTS, {}, [], Processes()), critic).run()
     return Outcome(seed, start, _fresh_reward(judge, plan), reachable(head.detach(), chosen))
 
 

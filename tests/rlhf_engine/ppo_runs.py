@@ -17,8 +17,9 @@ from rlhf_engine.backbone import AnswerGroups, Backbone
 from rlhf_engine.critic import Critic
 from rlhf_engine.plan import PpoPlan, SignalPlan
 from rlhf_engine.ppo import Ppo
+from rlhf_engine.processes import Processes
 from rlhf_engine.records import Prompt
-from rlhf_engine.rollout import POLICY, REFERENCE, Rollout
+from rlhf_engine.rollout import POLICY, REFERENCE, Rollout, Rollouts
 from rlhf_engine.run_folder import RunFolder
 from rlhf_engine.signals import RewardSignal
 from rlhf_engine.stage import Stage
@@ -90,7 +91,9 @@ def bare_ppo(
     for name in (POLICY, REFERENCE):
         backbone.new_adapter(name, plan.lora)
     golds = {item.prompt.question: item.answer for item in demonstrations()}
-    return Ppo(stage, backbone, Ruled(rule), critic or flat_critic(), prompts, golds, signals)
+    judge = Ruled(rule)
+    rollouts = Rollouts(plan, backbone, judge, prompts, golds, signals, Processes())
+    return Ppo(stage, rollouts, critic or flat_critic())
 
 
 def rollouts_of(ppo: Ppo) -> list[Rollout]:
