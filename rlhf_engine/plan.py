@@ -125,12 +125,15 @@ class PpoPlan:
     """Mean KL an answer (nats) that the coefficient is steered to; None keeps it fixed."""
     kl_horizon: float = 64.0
     """Answers over which the coefficient follows."""
-    max_kl: float = 12.0
+    max_kl: float = 8.0
     """Mean KL an answer (nats) at which tuning stops; the policy of the last batch below it is
     kept."""
     spread_penalty: float = 0.5
     """An answer's score is the mean of the reward model's heads minus this many times their
     standard deviation."""
+    novelty_penalty: float = 2.0
+    """Taken off a score for each unit of novelty beyond 1, the edge of the answers that people
+    voted on."""
     normalise_rewards: bool = True
     """Divide rewards by their running deviation."""
     reward_clip: float = 5.0
@@ -243,6 +246,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "kl_target": (0.001, 10_000),
     "kl_horizon": (1, 1e9),
     "spread_penalty": (0, 100),
+    "novelty_penalty": (0, 100),
     "critic_epochs": (0, 1000),
     "critic_warmup_batches": (0, 1000),
     "temperature": (0.05, 5),

@@ -181,7 +181,7 @@ class Ppo:
         self.critic_optimizer.zero_grad(set_to_none=True)
         figures = torch.zeros(2, device=self.backbone.device)
         for part, share in zip(minibatch, shares, strict=True):
-            values = self.critic(part.states)
+            values = self.critic(part.judged.states)
             loss = ppo_math.value_loss(values, part.values, part.returns, part.mask, clip)
             (loss * share).backward()  # type: ignore[no-untyped-call]
             moved = ((values.detach() - part.values).abs() > clip).float()

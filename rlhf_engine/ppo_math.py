@@ -115,13 +115,17 @@ def head_spread(heads: Tensor) -> Tensor:
     return heads.std(dim=0, unbiased=False)
 
 
-def conservative_score(heads: Tensor, spread_penalty: float) -> Tensor:
+def conservative_score(
+    heads: Tensor, novelty: Tensor, spread_penalty: float, novelty_penalty: float
+) -> Tensor:
     """Mean of the heads minus a multiple of their spread: [k, b] -> [b].
 
     What the heads do not agree on is not trusted (Coste et al. 2023, arXiv 2310.02743, with
-    the standard deviation in place of the variance, so that the penalty has the score's unit).
+    the standard deviation in place of the variance, so that the penalty has the score's unit),
+    and neither is what lies beyond the answers that people voted on: novelty [b] above 1.
     """
-    return heads.mean(dim=0) - spread_penalty * head_spread(heads)
+    beyond = (novelty - 1).clamp(min=0)
+    return heads.mean(dim=0) - spread_penalty * head_spread(heads) - novelty_penalty * beyond
 
 
 def leave_one_out(rewards: Tensor, g: int) -> Tensor:

@@ -50,6 +50,7 @@ def of_rollout(rollout: Rollout, processes: Processes, kl_coefficient: float) ->
         "objective/kl_coefficient": kl_coefficient,
         "objective/score": total["score"] / count,
         "objective/score_spread": total["spread"] / count,
+        "objective/novelty": total["novelty"] / count,
         "objective/reward": total["reward"] / count,
         "objective/rlhf_reward": total["reward"] / count - kl_coefficient * kl,
         **{name: total[name] / count for name in rollout.readings if name.startswith("reward/")},

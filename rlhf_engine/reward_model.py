@@ -9,6 +9,7 @@ run. Heads are trained in reward_training.py; whoever uses the scores combines t
     FOLDER/adapter_2/... etc.   with separate adapters, those of the other heads
     FOLDER/scale.json           each head's mean and deviation, and the temperature
     FOLDER/critic.safetensors   the critic that PPO starts with (critic.py)
+    FOLDER/novelty.safetensors  what voted answers look like (novelty.py)
 
 Legend: k heads, n prompts, g answers a prompt, b = n g answers, t answer tokens, h width.
 """
@@ -18,19 +19,36 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlhf_engine.backbone import SCORE_KEY, AnswerGroups, Backbone, read_adapter
 from rlhf_engine.files import write_json
+from rlhf_engine.novelty import Novelty
 from rlhf_engine.plan import RunPlan
 from rlhf_engine.records import Prompt
 from rlhf_engine.render import answer_ids, prompt_ids
 
 SCALE = "scale.json"
 CRITIC = "critic.safetensors"
+NOVELTY = "novelty.safetensors"
+
+
+class Judgement(NamedTuple):
+    """What a judge says of answers.
+
+    scores [k, b] of each head, about 0 and 1 in mean and deviation over the SFT policy's
+    answers; novelty [b], above 1 beyond the usual; hidden states [b, t, h] before each answer
+    token, for the critic.
+    """
+
+    scores: Tensor
+    novelty: Tensor
+    states: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +93,7 @@ class RewardModel:
 
     def __init__(self, backbone: Backbone, folder: Path) -> None:
         self.backbone = backbone
-        self.scale = Scale.read(folder)
+        self.folder, self.scale = folder, Scale.read(folder)
         self._members = [
             (adapter_name(number), self._install(adapter_name(number), folder, number))
             for number in range(self.scale.adapters)
@@ -84,26 +102,37 @@ class RewardModel:
         self.deviation = torch.tensor(self.scale.deviations, device=backbone.device).unsqueeze(1)
 
     @torch.inference_mode()
-    def states(self, groups: AnswerGroups) -> tuple[Tensor, Tensor]:
-        """Scores [k, b], normalised, and hidden states [b, t, h] before each answer token.
+    def read(self, groups: AnswerGroups) -> tuple[Tensor, Tensor]:
+        """Scores [k, b], normalised, and hidden states [b, t + 1, h] of the first adapter.
 
         The state at position i has read the prompt and the answer's first i tokens: what
-        a critic may know when token i is drawn; with separate adapters it is the first one's.
-        The score is read after the last token; an empty answer is read at the end of its
-        prompt.
+        a critic may know when token i is drawn. The score is read after the last token; an
+        empty answer is read at the end of its prompt.
         """
-        raw, before = [], None
+        raw, states = [], None
         for name, head in self._members:
             with self.backbone.using(name):
                 hidden = self.backbone.states(groups).float()
             raw.append(read_heads(hidden, groups.lengths, head))
-            before = hidden[:, :-1] if before is None else before
-        assert before is not None
-        return (torch.cat(raw) - self.mean) / self.deviation, before
+            states = hidden if states is None else states
+        assert states is not None
+        return (torch.cat(raw) - self.mean) / self.deviation, states
+
+    @cached_property
+    def novelty(self) -> Novelty:
+        """What tells new answers from voted ones."""
+        return Novelty.load(self.folder / NOVELTY).to(self.backbone.device)
+
+    @torch.inference_mode()
+    def judge(self, groups: AnswerGroups) -> Judgement:
+        """Scores, novelty and what the critic reads."""
+        scores, states = self.read(groups)
+        novelty = self.novelty.of(last_states(states, groups.lengths))
+        return Judgement(scores, novelty, states[:, :-1])
 
     def scores(self, groups: AnswerGroups) -> Tensor:
         """Scores [k, b], normalised."""
-        return self.states(groups)[0]
+        return self.read(groups)[0]
 
     def text_scores(
         self,
@@ -155,8 +184,12 @@ class RewardModel:
 def read_heads(hidden: Tensor, lengths: Tensor, heads: Tensor) -> Tensor:
     """Raw scores [k, b] of heads [k, h], read in hidden states [b, t + 1, h] after each
     answer's last token; lengths [b]."""
-    rows = torch.arange(len(hidden), device=hidden.device)
-    return heads @ hidden[rows, lengths].float().T
+    return heads @ last_states(hidden, lengths).float().T
+
+
+def last_states(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """States [b, h] after each answer's last token, of hidden states [b, t + 1, h]."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), lengths]
 
 
 def text_groups(

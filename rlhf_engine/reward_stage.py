@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,9 +20,17 @@ from rlhf_engine.backbone import Backbone
 from rlhf_engine.base_policy import base_hash
 from rlhf_engine.critic import Critic
 from rlhf_engine.errors import SnapshotError, TrainingError
+from rlhf_engine.novelty import Novelty
 from rlhf_engine.preferences import Pair, gather_pairs
 from rlhf_engine.records import StageReport
-from rlhf_engine.reward_model import CRITIC, RewardModel, Scale, text_groups
+from rlhf_engine.reward_model import (
+    CRITIC,
+    NOVELTY,
+    RewardModel,
+    Scale,
+    last_states,
+    text_groups,
+)
 from rlhf_engine.reward_report import measure
 from rlhf_engine.reward_training import train_heads
 from rlhf_engine.snapshot import Snapshot
@@ -72,37 +80,57 @@ def _scaled(stage: Stage, backbone: Backbone, pairs: Sequence[Pair]) -> RewardMo
         base=base_hash(Path(stage.plan.base)),
     )
     scale.write(stage.path)
-    raw, states, answers = _read_answers(RewardModel(backbone, stage.path), pairs, stage)
-    mean, deviation = raw.mean(dim=1), raw.std(dim=1).clamp(min=1e-3)
+    read = _read_answers(RewardModel(backbone, stage.path), pairs, stage)
+    mean, deviation = read.raw.mean(dim=1), read.raw.std(dim=1).clamp(min=1e-3)
     if not math.isfinite(float((mean + deviation).sum())):
         raise TrainingError("the reward model's scores are not finite; lower its learning_rate")
-    scores = ((raw - mean.unsqueeze(1)) / deviation.unsqueeze(1)).mean(dim=0)
-    Critic.fitted(states, scores[answers], answers).save(stage.path / CRITIC)
+    scores = ((read.raw - mean.unsqueeze(1)) / deviation.unsqueeze(1)).mean(dim=0)
+    Critic.fitted(read.states, scores[read.answers], read.answers).save(stage.path / CRITIC)
+    Novelty.fitted(read.last, read.questions).save(stage.path / NOVELTY)
     replace(scale, means=tuple(mean.tolist()), deviations=tuple(deviation.tolist())).write(
         stage.path
     )
     return RewardModel(backbone, stage.path)
 
 
-def _read_answers(
-    model: RewardModel, pairs: Sequence[Pair], stage: Stage
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Raw scores [k, a] of the a answers, the newest votes first; states [n, h] of their tokens,
-    as many as are kept, and each token's answer's number [n]."""
+class _Read(NamedTuple):
+    """Raw scores [k, a] of a answers, the states [a, h] that they are read in, and the number of
+    each one's question [a]; states [n, h] before their tokens, as many as are kept, and each
+    token's answer's number [n]."""
+
+    raw: Tensor
+    last: Tensor
+    questions: Tensor
+    states: Tensor
+    answers: Tensor
+
+
+def _read_answers(model: RewardModel, pairs: Sequence[Pair], stage: Stage) -> _Read:
+    """Read the answers of the newest votes."""
     newest = list(reversed(pairs))[:MOST_SCALED_PAIRS]
+    known: dict[str, int] = {}
+    questions = [known.setdefault(pair.prompt.question, len(known)) for pair in newest]
     scores: list[Tensor] = []
+    last: list[Tensor] = []
     states: list[Tensor] = []
     numbers: list[Tensor] = []
     for start in range(0, len(newest), 4):
         part = newest[start : start + 4]
         texts = [text for pair in part for text in (pair.chosen, pair.rejected)]
         groups = text_groups(model.backbone, [pair.prompt for pair in part], texts, stage.plan)
-        score, state = model.states(groups)
+        score, state = model.read(groups)
         scores.append(score.cpu())
+        last.append(last_states(state, groups.lengths).cpu())
         if sum(map(len, numbers)) < MOST_CRITIC_TOKENS:
             kept = groups.answer_mask.bool()
-            states.append(state[kept].cpu())
+            states.append(state[:, :-1][kept].cpu())
             row = torch.arange(2 * start, 2 * start + len(texts)).unsqueeze(1).expand(kept.shape)
             numbers.append(row[kept.cpu()])
         stage.tell(start + len(part), len(newest), "scaling the scores")
-    return torch.cat(scores, dim=1), torch.cat(states), torch.cat(numbers)
+    return _Read(
+        torch.cat(scores, dim=1),
+        torch.cat(last),
+        torch.tensor(questions).repeat_interleave(2),
+        torch.cat(states),
+        torch.cat(numbers),
+    )

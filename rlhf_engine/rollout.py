@@ -5,7 +5,7 @@ model's heads, readings of the reward signals, the KL to the SFT policy, values,
 It comes laid out in the minibatches that the update steps through: the same rows at the same
 padding give the same log-probabilities to the last bit, so the first ratio is exactly 1.
 
-Legend: b answers, g answers a prompt, t answer tokens, h hidden width, k heads.
+Legend: b answers, g answers a prompt, t answer tokens.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from rlhf_engine.ppo_control import RewardScale
 from rlhf_engine.processes import Processes
 from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings, SignalInput
 from rlhf_engine.render import prompt_ids
+from rlhf_engine.reward_model import Judgement
 from rlhf_engine.signals import RewardSignal, read_signal
 
 POLICY, REFERENCE = "policy", "reference"
@@ -39,23 +40,20 @@ POLICY, REFERENCE = "policy", "reference"
 class Judge(Protocol):
     """What scores answers: a RewardModel, or anything that reads them alike."""
 
-    def states(self, groups: AnswerGroups) -> tuple[Tensor, Tensor]:
-        """Scores [k, b] of each head, about 0 and 1 in mean and deviation over the SFT
-        policy's answers; hidden states [b, t, h] before each answer token, for the critic."""
+    def judge(self, groups: AnswerGroups) -> Judgement:
+        """Scores, novelty, and the hidden states that the critic reads."""
 
 
 @dataclass
 class Part:
     """Answers that go through the backbone together, with all that the update needs.
 
-    `places` are their places in the rollout batch. states [b, t, h]; heads [k, b], the scores;
-    the other tensors [b, t].
+    `places` are their places in the rollout batch. The tensors are [b, t].
     """
 
     places: list[int]
     groups: AnswerGroups
-    states: Tensor
-    heads: Tensor
+    judged: Judgement
     logprobs: Tensor
     reference: Tensor
     values: Tensor
@@ -76,8 +74,8 @@ Minibatch = list[Part]
 class Rollout:
     """One rollout batch, as far as this process drew it.
 
-    `answers` by place in the batch; `readings` by name and place: score, spread, reward and
-    reward/<signal>. Times in seconds.
+    `answers` by place in the batch; `readings` by name and place: score, spread, novelty,
+    reward and reward/<signal>. Times in seconds.
     """
 
     answers: dict[int, SampledAnswer]
@@ -210,14 +208,13 @@ class Rollouts:
             [prompt_ids(tokenizer, prompts[at], self.plan.max_prompt_tokens) for at in chosen],
             [answers[at].token_ids for at in places],
         )
-        heads, states = self.judge.states(groups)
-        values = critic(states)
+        judged = self.judge.judge(groups)
+        values = critic(judged.states)
         return Part(
             places=places,
             groups=groups,
             # A judge may compute in inference mode, whose tensors no gradient can use.
-            states=states.clone(),
-            heads=heads.clone(),
+            judged=Judgement(*(each.clone() for each in judged)),
             logprobs=self._logprobs(POLICY, groups),
             reference=self._logprobs(REFERENCE, groups),
             values=values,
@@ -254,7 +251,7 @@ class Rollouts:
     def _reward(self, rollout: Rollout, scale: RewardScale) -> None:
         """Each answer's reward: the score of the heads, plus the weighted readings, minus the
         penalty of an answer that did not end; divided by the running deviation, then clipped."""
-        for name in ("score", "spread", "reward"):
+        for name in ("score", "spread", "novelty", "reward"):
             rollout.readings[name] = {}
         for part in rollout.parts:
             total = self._total(part, rollout)
@@ -273,13 +270,17 @@ class Rollouts:
             rollout.readings["reward"][place] = min(max(value / divisor, -clip), clip)
 
     def _total(self, part: Part, rollout: Rollout) -> Tensor:
-        """The part's rewards [b] before they are scaled; keeps the heads' mean and spread."""
+        """The part's rewards [b] before they are scaled; keeps what the judge says."""
+        scores, novelty = part.judged.scores, part.judged.novelty
         for name, values in (
-            ("score", part.heads.mean(0)),
-            ("spread", ppo_math.head_spread(part.heads)),
+            ("score", scores.mean(0)),
+            ("spread", ppo_math.head_spread(scores)),
+            ("novelty", novelty),
         ):
             rollout.readings[name].update(zip(part.places, values.tolist(), strict=True))
-        total = ppo_math.conservative_score(part.heads, self.ppo.spread_penalty)
+        total = ppo_math.conservative_score(
+            scores, novelty, self.ppo.spread_penalty, self.ppo.novelty_penalty
+        )
         for signal in self.signals:
             read = rollout.readings[f"reward/{signal.name}"]
             total = total + signal.weight * total.new_tensor([read[at] for at in part.places])

@@ -25,7 +25,7 @@ from tests.benchmarks.overoptimisation_arms import ARMS, DEFENDED, Curve, Extent
 from tests.benchmarks.seed_interval import seed_interval
 
 MOST_FALL = 0.02
-COLOURS = ("#c0392b", "#e08e45", "#b7950b", "#7d5ba6", "#2e86ab", "#1e8449")
+COLOURS = ("#c0392b", "#e08e45", "#b7950b", "#7d5ba6", "#d16ba5", "#2e86ab", "#1e8449")
 
 
 def measure(folder: Path, seeds: int, extent: Extent) -> list[Curve]:
@@ -113,7 +113,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.overoptimisation", description="Gold against KL"
     )
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--batches", type=int, default=Extent().batches)
     parser.add_argument("--every", type=int, default=Extent().every, help="batches between looks")
     parser.add_argument("--answers", type=int, default=Extent().answers, help="looked at a prompt")

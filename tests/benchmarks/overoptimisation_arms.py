@@ -1,7 +1,7 @@
 """PPO against a proxy, with and without the defences; what it does to proxy and gold.
 
 The defences are the plan's own at their defaults: three heads whose spread is taken off,
-the KL penalty steered to a target, and the stop at the largest KL.
+the penalty on novelty, the KL penalty steered to a target, and the stop at the largest KL.
 
 Legend: b answers, t answer tokens.
 """
@@ -36,7 +36,7 @@ PPO = PpoPlan(
     early_stop_kl=0.3,
     missing_eos_penalty=0.0,
 )
-FREE = {"kl_coefficient": 0.0, "kl_target": None, "max_kl": 10_000.0}
+FREE = {"kl_coefficient": 0.0, "kl_target": None, "max_kl": 10_000.0, "novelty_penalty": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ ARMS = (
     Arm("fixed KL penalty 0.05", 1, {**FREE, "kl_coefficient": 0.05}),
     Arm("fixed KL penalty 0.2", 1, {**FREE, "kl_coefficient": 0.2}),
     Arm("ensemble alone", HEADS, FREE),
-    Arm("KL target and stop alone", 1, {}),
+    Arm("novelty alone", 1, {**FREE, "novelty_penalty": PPO.novelty_penalty}),
+    Arm("KL target and stop alone", 1, {"novelty_penalty": 0.0}),
     Arm(DEFENDED, HEADS, {}),
 )
 
@@ -128,7 +129,7 @@ class WatchedPpo(Ppo):
                 logits, groups.answers, self.ppo.temperature
             )
         kl = ppo_math.kl_k1(logprobs[POLICY], logprobs[REFERENCE])
-        heads = self.rollouts.judge.states(groups)[0]
+        heads = self.rollouts.judge.judge(groups).scores
         return Point(
             batch,
             float(ppo_math.sequence_kl(kl, groups.answer_mask)),
@@ -143,8 +144,8 @@ class Extent:
     that the proxy learns from."""
 
     batches: int = PPO.rollout_batches
-    every: int = 5
-    answers: int = 16
+    every: int = 3
+    answers: int = 64
     votes: int = COMPARISONS
 
 

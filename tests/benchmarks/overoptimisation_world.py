@@ -19,8 +19,10 @@ from torch import Tensor
 
 from rlhf_engine.backbone import AnswerGroups, Backbone
 from rlhf_engine.critic import Critic
+from rlhf_engine.novelty import Novelty
 from rlhf_engine.plan import RunPlan
 from rlhf_engine.reward_math import bootstrap_weights
+from rlhf_engine.reward_model import Judgement
 from rlhf_engine.rollout import REFERENCE
 from tests.benchmarks.ppo_learns_tiny import PROMPTS, fresh_answers
 
@@ -68,14 +70,17 @@ class Proxy:
     logistic regression (Bradley-Terry). Scores have mean 0 and deviation 1 over the SFT
     policy's answers, as the reward model's have."""
 
-    def __init__(self, backbone: Backbone, heads: Tensor, offset: Tensor) -> None:
+    def __init__(self, backbone: Backbone, heads: Tensor, offset: Tensor, novelty: Novelty) -> None:
         self.backbone, self.heads, self.offset = backbone, heads, offset
+        self.novelty = novelty
 
-    def states(self, groups: AnswerGroups) -> tuple[Tensor, Tensor]:
-        """Scores [k, b] and hidden states [b, t, h] before each answer token."""
-        states = hidden_states(self.backbone, groups)
-        scores = self.heads @ mean_embedding(self.backbone, groups).T - self.offset.unsqueeze(1)
-        return scores, states[:, :-1]
+    def judge(self, groups: AnswerGroups) -> Judgement:
+        """Scores and novelty from mean embeddings; the policy's own states for the critic."""
+        read = mean_embedding(self.backbone, groups)
+        scores = self.heads @ read.T - self.offset.unsqueeze(1)
+        return Judgement(
+            scores, self.novelty.of(read), hidden_states(self.backbone, groups)[:, :-1]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +113,14 @@ class Votes:
         heads = torch.stack([_fitted(differences, each) for each in weights])
         raw = heads @ means.T
         heads = heads / raw.std(dim=1, keepdim=True)
-        return Proxy(backbone, heads, (heads @ means.T).mean(dim=1))
+        novelty = Novelty.fitted(means, torch.arange(len(means)) // (len(means) // len(PROMPTS)))
+        return Proxy(backbone, heads, (heads @ means.T).mean(dim=1), novelty)
 
     def critic(self, proxy: Proxy) -> Critic:
         """PPO's critic, fitted to the SFT policy's answers as the reward model's stage does."""
         mask = self.groups.answer_mask.bool()
         numbers = torch.arange(len(mask)).unsqueeze(1).expand(mask.shape)[mask]
-        scores = proxy.states(self.groups)[0].mean(dim=0)
+        scores = proxy.judge(self.groups).scores.mean(dim=0)
         return Critic.fitted(self.states[:, :-1][mask], scores[numbers], numbers)
 
 

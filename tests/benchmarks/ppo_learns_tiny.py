@@ -24,6 +24,7 @@ from rlhf_engine.ppo import Ppo
 from rlhf_engine.processes import Processes
 from rlhf_engine.records import SamplingSettings
 from rlhf_engine.render import prompt_ids
+from rlhf_engine.reward_model import Judgement
 from rlhf_engine.rollout import POLICY, REFERENCE, Rollouts
 from rlhf_engine.run_folder import RunFolder
 from rlhf_engine.stage import Stage
@@ -74,11 +75,12 @@ class ChosenTokens:
     def __init__(self, backbone: Backbone, chosen: Tensor) -> None:
         self.backbone, self.chosen = backbone, chosen
 
-    def states(self, groups: AnswerGroups) -> tuple[Tensor, Tensor]:
-        """Scores [1, b] and hidden states [b, t, h]."""
+    def judge(self, groups: AnswerGroups) -> Judgement:
+        """One head's scores; no answer is novel."""
         with torch.no_grad(), self.backbone.using(REFERENCE):
             states = self.backbone.states(groups)[:, :-1]
-        return self.rewards(groups).unsqueeze(0), states
+        rewards = self.rewards(groups)
+        return Judgement(rewards.unsqueeze(0), torch.zeros_like(rewards), states)
 
     def rewards(self, groups: AnswerGroups) -> Tensor:
         """Share of chosen tokens [b]; the end of turn is not chosen, so a bare end gets 0."""

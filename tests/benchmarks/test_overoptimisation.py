@@ -43,10 +43,10 @@ def test_the_proxy_learns_from_noisy_votes(tmp_path: Path) -> None:
     votes = Votes.cast(backbone, plan, gold, 480)
     proxy = votes.proxy(backbone, 3, 0)
     unseen = fresh_answers(backbone, plan, 20, seed=7)
-    scores, rewards = proxy.states(unseen)[0].mean(dim=0), gold.rewards(unseen)
+    scores, rewards = proxy.judge(unseen).scores.mean(dim=0), gold.rewards(unseen)
     right = (scores[1::2] > scores[::2]) == (rewards[1::2] > rewards[::2])
     assert 0.6 < float(right.float().mean()) < 0.95
-    seen = proxy.states(votes.groups)[0]
+    seen = proxy.judge(votes.groups).scores
     torch.testing.assert_close(seen.std(dim=1), torch.ones(3), atol=1e-3, rtol=0)
     torch.testing.assert_close(seen.mean(dim=1), torch.zeros(3), atol=1e-3, rtol=0)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from rlhf_engine.backbone import AnswerGroups, Backbone
 from rlhf_engine.critic import Critic
@@ -19,6 +18,7 @@ from rlhf_engine.plan import PpoPlan, SignalPlan
 from rlhf_engine.ppo import Ppo
 from rlhf_engine.processes import Processes
 from rlhf_engine.records import Prompt
+from rlhf_engine.reward_model import Judgement
 from rlhf_engine.rollout import POLICY, REFERENCE, Rollout, Rollouts
 from rlhf_engine.run_folder import RunFolder
 from rlhf_engine.signals import RewardSignal
@@ -52,12 +52,13 @@ class Ruled:
     rule: Rule
     k: int = 1
 
-    def states(self, groups: AnswerGroups) -> tuple[Tensor, Tensor]:
+    def judge(self, groups: AnswerGroups) -> Judgement:
         rows = zip(groups.answers.tolist(), groups.lengths.tolist(), strict=True)
         scores = torch.tensor([self.rule(tokens[:length]) for tokens, length in rows])
         before = torch.nn.functional.pad(groups.answers, (1, -1)) / 600
         place = torch.arange(before.shape[1]).expand_as(before) / 10
-        return scores.expand(self.k, -1), torch.stack([place, before], dim=-1)
+        states = torch.stack([place, before], dim=-1)
+        return Judgement(scores.expand(self.k, -1), torch.zeros_like(scores), states)
 
 
 def flat_critic(value: float = 0.0) -> Critic:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from rlhf_engine.backbone import AnswerGroups, Backbone
 from rlhf_engine.critic import Critic
 from rlhf_engine.plan import LoraPlan
 from rlhf_engine.ppo import Ppo
+from rlhf_engine.reward_model import Judgement
 from tests.rlhf_engine.ppo_runs import bare_ppo, batches, policy_bytes, rollouts_of
 from tests.tiny import tiny_base
 
@@ -117,10 +117,11 @@ class Adapted:
         self.backbone = backbone
         backbone.new_adapter("reward", LoraPlan(rank=2, alpha=4))
 
-    def states(self, groups: AnswerGroups) -> tuple[Tensor, Tensor]:
+    def judge(self, groups: AnswerGroups) -> Judgement:
         with self.backbone.using("reward", trainable=True):
             hidden = self.backbone.states(groups)
-        return hidden[:, -1, 0].unsqueeze(0), hidden[:, :-1]
+        scores = hidden[:, -1, 0]
+        return Judgement(scores.unsqueeze(0), torch.zeros_like(scores), hidden[:, :-1])
 
 
 def test_the_critics_gradient_reaches_neither_policy_nor_reward_model(

@@ -31,11 +31,15 @@ def test_whitening_equal_values_gives_zeros_not_noise() -> None:
     assert white.abs().max() < 1e-3
 
 
-def test_the_conservative_score_takes_the_spread_of_the_heads_off() -> None:
+def test_the_conservative_score_takes_spread_and_novelty_off() -> None:
     heads = torch.tensor([[1.0, 2.0], [3.0, 2.0]])  # means 2 and 2, deviations 1 and 0
-    torch.testing.assert_close(ppo_math.conservative_score(heads, 0.5), torch.tensor([1.5, 2.0]))
+    novelty = torch.tensor([0.4, 3.0])  # 2 beyond what is usual
+    expected = torch.tensor([1.5, 1.8])
+    torch.testing.assert_close(ppo_math.conservative_score(heads, novelty, 0.5, 0.1), expected)
     alone = torch.tensor([[0.7, -0.2]])
-    torch.testing.assert_close(ppo_math.conservative_score(alone, 9.0), alone[0])
+    torch.testing.assert_close(
+        ppo_math.conservative_score(alone, novelty[:1].expand(2), 9.0, 0.1), alone[0]
+    )
 
 
 def test_leave_one_out_compares_answers_to_one_prompt_only() -> None:

@@ -157,15 +157,15 @@ def test_an_answers_token_rewards_sum_to_its_score_minus_the_penalty(
 def test_a_conservative_score_never_exceeds_the_mean_of_the_heads(
     seed: int, k: int, b: int, penalty: float
 ) -> None:
-    heads = drawn(seed, k, b)
-    found = ppo_math.conservative_score(heads, penalty)
+    heads, familiar = drawn(seed, k, b), torch.ones(b, dtype=torch.float64)
+    found = ppo_math.conservative_score(heads, familiar, penalty, penalty)
     assert (found <= heads.mean(dim=0) + 1e-12).all()
-    torch.testing.assert_close(
-        ppo_math.conservative_score(heads[:1].expand(k, b), penalty), heads[0]
-    )
-    torch.testing.assert_close(
-        ppo_math.conservative_score(heads + 2.5, penalty), found + 2.5
-    )  # what all heads add is trusted
+    further = ppo_math.conservative_score(heads, familiar + 1.5, penalty, penalty)
+    torch.testing.assert_close(further, found - 1.5 * penalty)
+    same = ppo_math.conservative_score(heads[:1].expand(k, b), familiar, penalty, penalty)
+    torch.testing.assert_close(same, heads[0])
+    raised = ppo_math.conservative_score(heads + 2.5, familiar, penalty, penalty)
+    torch.testing.assert_close(raised, found + 2.5)  # what all heads add is trusted
 
 
 @any_input
