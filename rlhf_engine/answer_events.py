@@ -9,16 +9,34 @@ from rlhf_engine.records import SampledAnswer
 
 
 @dataclass(frozen=True, slots=True)
+class Likely:
+    """A token that might have been drawn, with its log-probability."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
-    """More text of one answer. The pieces of a row, joined, are the answer's text."""
+    """One more token of one answer. The texts of a row's Tokens, joined, are the answer's text;
+    a single one may be empty, as where a character needs several tokens.
+
+    `logprob` is the policy's own, at temperature 1, whatever was sampled with; `top` holds the
+    likeliest tokens, the likeliest first, where the settings ask for some.
+    """
 
     row: int
     text: str
+    token_id: int
+    logprob: float
+    top: tuple[Likely, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """One answer is complete; nothing more comes for its row."""
+    """One answer is complete; nothing more comes for its row. The logprobs of `answer` are those
+    of its Tokens."""
 
     row: int
     answer: SampledAnswer

@@ -104,11 +104,17 @@ class Thumb:
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """How tokens are drawn. `temperature` 0 is greedy; `top_p` 1 keeps the whole distribution."""
+    """How tokens are drawn. `temperature` 0 is greedy; `top_p` 1 keeps the whole distribution.
+
+    An answer ends before the first of the texts in `stop`; only serving engines heed them.
+    `top_logprobs` is how many of the likeliest tokens each Token event tells.
+    """
 
     temperature: float = 0.7
     top_p: float = 1.0
     max_new_tokens: int = 96
+    stop: tuple[str, ...] = ()
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)

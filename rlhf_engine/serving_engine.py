@@ -1,0 +1,103 @@
+"""What a serving engine does. One conformance suite (tests/engines) runs over every engine.
+
+An engine holds several PolicyVersions at once, each under its own immutable id, its handle.
+An answer keeps the version it began with, whatever is loaded or retired meanwhile. No torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
+
+from rlhf_engine.answer_events import Ended, EngineStats, Event, Failed
+from rlhf_engine.policy_version import PolicyVersionFolder
+from rlhf_engine.records import Prompt, SamplingSettings
+
+OnEvent = Callable[[Event], None]
+
+
+class RunningJob(Protocol):
+    """One request on its way."""
+
+    def cancel(self) -> None:
+        """End it within one decode step, from any thread; a job that is over stays as it is."""
+
+
+class ServingEngine(Protocol):
+    """Answers prompts with loaded versions. All methods may be called from any thread."""
+
+    def start(self) -> None:
+        """Be ready to load versions; BasePolicyError or EngineError where that cannot be."""
+
+    def stop(self, drain_s: float = 0.0) -> None:
+        """Take no more jobs, let those here end for up to `drain_s` seconds, then stop. Every
+        listener hears Ended for each row, or one Failed."""
+
+    def load(self, version: PolicyVersionFolder) -> str:
+        """Put a version beside the others and return its handle, which is its id; loading it
+        again changes nothing. PolicyVersionError leaves everything as it was."""
+
+    def retire(self, handle: str) -> bool:
+        """Forget a version; False, and nothing changes, while a job uses it. Never waits."""
+
+    def loaded(self) -> set[str]:
+        """Handles of the versions that can be asked."""
+
+    def submit(
+        self,
+        handle: str,
+        prompt: Prompt,
+        seeds: Sequence[int],
+        settings: SamplingSettings,
+        on_event: OnEvent,
+        versions: Sequence[str] | None = None,
+        max_prompt_tokens: int = 384,
+    ) -> RunningJob:
+        """Ask for one answer a seed; `versions` names each row's handle where they differ.
+
+        `on_event` is called from the engine's thread and must be quick: for every row a Token
+        for each token and one Ended, or one Failed for the whole job. The same seed, prompt,
+        version and settings give the same tokens, whatever else is being answered.
+        Raises QueueFullError, PolicyVersionError for a handle that is not loaded, and
+        GenerationError while the engine is not running.
+        """
+
+    def stats(self) -> EngineStats:
+        """The engine's state now."""
+
+
+async def generate(
+    engine: ServingEngine,
+    handle: str,
+    prompt: Prompt,
+    settings: SamplingSettings,
+    seeds: Sequence[int],
+    max_prompt_tokens: int = 384,
+) -> AsyncIterator[Event]:
+    """The answers as an async stream of events, the last an Ended; close it to cancel.
+
+    Raises what `submit` raises, and the EngineError of a Failed.
+    """
+    loop = asyncio.get_running_loop()
+    events: asyncio.Queue[Event] = asyncio.Queue()
+
+    def deliver(event: Event) -> None:
+        # A loop that is closed has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    job = engine.submit(
+        handle, prompt, seeds, settings, deliver, max_prompt_tokens=max_prompt_tokens
+    )
+    try:
+        left = len(seeds)
+        while left:
+            event = await events.get()
+            if isinstance(event, Failed):
+                raise event.error
+            left -= isinstance(event, Ended)
+            yield event
+    finally:
+        job.cancel()
