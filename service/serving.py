@@ -18,7 +18,7 @@ import structlog
 
 import rlhf_engine
 from rlhf_engine.answer_events import Ended, Event, Failed
-from service.errors import HeedError, PromotionError
+from service.errors import HeedError, NotFoundError, PromotionError
 from service.settings import Settings
 
 SMOKE_QUESTIONS = (
@@ -50,6 +50,7 @@ class Serving:
         self._numbers: dict[str, int] = {}
         self._engine: Any = None
         self._live: str | None = None
+        self._aliases: dict[str, str] = {}
         self.base: Path | None = None
         self.waits_for = "the base policy is still loading"
         """What keeps questions from being answered, while `ready` is false."""
@@ -97,6 +98,7 @@ class Serving:
         """New turns use this version from now on."""
         with self._lock:
             self._live = version_id
+            self._aliases["live"] = version_id
 
     def retire_unused(self, keep: set[str]) -> None:
         """Unload what is neither kept, nor live, nor leased."""
@@ -122,16 +124,19 @@ class Serving:
         """The number people read of a loaded version."""
         return self._numbers[version_id]
 
-    def take_lease(self) -> str:
-        """Fix the live version for one turn and return its id; give it back when the turn ends.
+    def take_lease(self, version: str | None = None) -> str:
+        """Fix a version for one turn and return its id; give it back when the turn ends.
 
-        NotReadyError while nothing is loaded.
+        `version` is the id of a loaded version, or "live", "candidate" or "previous"; None
+        leaves the choice to the service. NotReadyError while nothing is loaded, NotFoundError
+        where no loaded version has that name.
         """
         with self._lock:
             if self._live is None:
                 raise NotReadyError(self.waits_for)
-            self._leases[self._live] += 1
-            return self._live
+            chosen = self._named(version or "live")
+            self._leases[chosen] += 1
+            return chosen
 
     def give_back(self, version_id: str) -> None:
         """End one turn's lease."""
@@ -153,19 +158,23 @@ class Serving:
         prompt: rlhf_engine.Prompt,
         seeds: list[int],
         on_event: Callable[[Event], None],
+        settings: rlhf_engine.SamplingSettings | None = None,
+        versions: list[str] | None = None,
     ) -> Any:
         """Ask the engine for one answer a seed; the job, which can be cancelled.
 
-        `on_event` is called from the engine's thread. QueueFullError where too many wait.
+        `settings` None takes those of the deployment; `versions` names each row's where they
+        differ, each of them leased. `on_event` is called from the engine's thread.
+        QueueFullError where too many wait.
         """
-        answers = self._settings.answers
         return self._engine.submit(
             version_id,
             prompt,
             seeds,
-            self.sampling(),
+            settings or self.sampling(),
             on_event,
-            max_prompt_tokens=answers.max_prompt_tokens,
+            versions=versions,
+            max_prompt_tokens=self._settings.answers.max_prompt_tokens,
         )
 
     def sampling(self) -> rlhf_engine.SamplingSettings:
@@ -178,6 +187,15 @@ class Serving:
     def stats(self) -> Any:
         """The engine's own figures, None before it runs."""
         return None if self._engine is None else self._engine.stats()
+
+    def _named(self, name: str) -> str:
+        found = self._aliases.get(name, name)
+        if found in self._engine.loaded():
+            return found
+        raise NotFoundError(
+            f"no policy version {name!r} is loaded; loaded are "
+            f"{', '.join(sorted(self._aliases) + sorted(self._engine.loaded()))}"
+        )
 
     def _smoke_answer(self, version_id: str, question: str) -> rlhf_engine.SampledAnswer:
         events: queue.Queue[Event] = queue.Queue()
