@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import secrets
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from time import monotonic
-from typing import Any
 
 import structlog
 from sqlalchemy import Engine
@@ -24,17 +20,17 @@ import rlhf_engine
 from rlhf_engine.answer_events import Event as EngineEvent
 from rlhf_engine.answer_events import Failed, Token
 from rlhf_engine.records import from_json, to_json
+from service.asked_turn import SIDES, AnswerRow, AskedTurn, AskOptions, new_rows
 from service.conversations import history, own_conversation
 from service.database import session
+from service.errors import InvalidInputError
 from service.retrieval import retrieve
 from service.serving import Serving
 from service.settings import Settings
 from service.tables import Candidate, Conversation, Person, Turn, new_id
 from service.turn_events import (
     AnswerEnded,
-    Event,
     ShownPassage,
-    Side,
     TokenPiece,
     TurnDone,
     TurnFailed,
@@ -42,45 +38,17 @@ from service.turn_events import (
 )
 from service.wording import readable
 
+__all__ = ["Answering", "AskOptions", "AskedTurn"]
+
 LONGEST_QUESTION = 4_000
+LONGEST_INSTRUCTIONS = 8_000
 LONGEST_TITLE = 80
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class _Row:
-    """One answer being generated."""
-
-    side: Side
-    seed: int
-    pieces: list[str] = field(default_factory=list)
-    first_token_ms: int | None = None
-    ended: bool = False
-
-
-@dataclass(slots=True)
-class _Running:
-    """A turn in the engine. Both queues hold at most a few events a token, and the number of
-    tokens is bounded, so neither needs a limit of its own."""
-
-    turn: Turn
-    version_id: str
-    simulated: bool
-    began: float
-    rows: list[_Row]
-    from_engine: asyncio.Queue[EngineEvent] = field(default_factory=asyncio.Queue)
-    to_asker: asyncio.Queue[Event | None] = field(default_factory=asyncio.Queue)
-    job: Any = None
-    left: bool = False
-    """Whether the asker has gone."""
-
-    def elapsed_ms(self) -> int:
-        return round((monotonic() - self.began) * 1000)
-
-
 class Answering:
-    """Answers questions with the live policy version."""
+    """Answers questions with the loaded policy versions."""
 
     def __init__(self, database: Engine, settings: Settings, serving: Serving) -> None:
         self._database, self._settings, self._serving = database, settings, serving
@@ -94,52 +62,77 @@ class Answering:
         *,
         compare: bool = False,
         simulated: bool = False,
-    ) -> AsyncIterator[Event]:
-        """Begin a turn and return its events; close them to leave before the end.
+        options: AskOptions = AskOptions(),  # noqa: B008 - frozen
+    ) -> AskedTurn:
+        """Begin a turn; it is in the engine and stored when this returns.
 
-        `compare` asks for two answers. Raises, before any event, InvalidInputError for a
-        text that is no question, NotFoundError for somebody else's conversation,
-        NotReadyError while nothing is loaded and QueueFullError where too many wait.
+        `compare` asks for answers to choose from, on sides that are drawn. Raises, before
+        anything is stored, InvalidInputError for a text that is no question, NotFoundError for
+        somebody else's conversation or a version that is not loaded, NotReadyError while
+        nothing is loaded and QueueFullError where too many wait.
         """
         began = monotonic()
         text = readable("question", question, LONGEST_QUESTION)
-        simulated = simulated or person.kind == "simulated"
-        version_id = self._serving.take_lease()
-        running = None
+        if options.instructions:
+            readable("instructions", options.instructions, LONGEST_INSTRUCTIONS)
+        version_ids = self._lease(options.version, _answers(options.answers, compare))
+        asked = None
         try:
-            turn = await asyncio.to_thread(self._prepare, person, text, conversation_id, simulated)
+            simulated = simulated or person.kind == "simulated"
+            turn = await asyncio.to_thread(
+                self._prepare, person, text, conversation_id, simulated, options
+            )
             turn.compared = compare
-            running = _Running(turn, version_id, simulated, began, _new_rows(compare))
-            self._submit(running)
+            rows = new_rows(version_ids, shuffled=compare, seed=options.seed)
+            sampling = options.sampling or self._serving.sampling()
+            asked = AskedTurn(person.id, turn, rows, sampling, simulated, options.detached, began)
+            self._submit(asked)
             # Written while the engine already reads the prompt: the first token comes sooner.
-            await asyncio.to_thread(self._store_turn, person, running, conversation_id)
+            await asyncio.to_thread(self._store_turn, asked, conversation_id)
         except BaseException:
-            if running is not None and running.job is not None:
-                running.job.cancel()
-            self._serving.give_back(version_id)
+            if asked is not None:
+                asked.cancel()
+            self._give_back(version_ids)
             raise
-        recorder = asyncio.create_task(self._record(running))
+        asked.buffer.add(self._started(asked))
+        recorder = asyncio.create_task(self._record(asked))
         self._recorders.add(recorder)
         recorder.add_done_callback(self._recorders.discard)
-        return self._events(running)
+        return asked
 
     async def close(self, timeout_s: float) -> None:
         """Wait until the answers that the engine ended are stored."""
         if self._recorders:
             await asyncio.wait(self._recorders, timeout=timeout_s)
 
+    def _lease(self, version: str | None, answers: int) -> list[str]:
+        first = self._serving.take_lease(version)
+        # The same version for each: a lease counts answers, not turns.
+        return [first] + [self._serving.take_lease(first) for _ in range(answers - 1)]
+
+    def _give_back(self, version_ids: list[str]) -> None:
+        for version_id in version_ids:
+            self._serving.give_back(version_id)
+
     def _prepare(
-        self, person: Person, question: str, conversation_id: str | None, simulated: bool
+        self,
+        person: Person,
+        question: str,
+        conversation_id: str | None,
+        simulated: bool,
+        options: AskOptions,
     ) -> Turn:
         limits = self._settings.answers
         turn_id = new_id()
         with session(self._database) as opened:
-            earlier: tuple[rlhf_engine.Exchange, ...] = ()
+            earlier = options.history or ()
             if conversation_id is not None:
                 own_conversation(opened, person, conversation_id)
-                earlier = history(opened, conversation_id, limits.history_turns)
+                if options.history is None:
+                    earlier = history(opened, conversation_id, limits.history_turns)
             passages = retrieve(opened, question, limits.passages)
-        prompt = rlhf_engine.Prompt(turn_id, question, tuple(passages), earlier)
+        shown = "\n\n".join(part for part in (options.instructions.strip(), question) if part)
+        prompt = rlhf_engine.Prompt(turn_id, shown, tuple(passages), earlier)
         return Turn(
             id=turn_id,
             conversation_id=conversation_id or new_id(),
@@ -149,24 +142,26 @@ class Answering:
             simulated=simulated,
         )
 
-    def _submit(self, running: _Running) -> None:
-        running.job = self._serving.submit(
-            running.version_id,
-            from_json(rlhf_engine.Prompt, running.turn.prompt),
-            [row.seed for row in running.rows],
-            _into(running.from_engine, asyncio.get_running_loop()),
+    def _submit(self, asked: AskedTurn) -> None:
+        asked.job = self._serving.submit(
+            asked.version_ids[0],
+            from_json(rlhf_engine.Prompt, asked.turn.prompt),
+            [row.seed for row in asked.rows],
+            _into(asked.from_engine, asyncio.get_running_loop()),
+            settings=asked.sampling,
+            versions=asked.version_ids,
         )
 
-    def _store_turn(self, person: Person, running: _Running, known: str | None) -> None:
-        turn = running.turn
+    def _store_turn(self, asked: AskedTurn, known: str | None) -> None:
+        turn = asked.turn
         with session(self._database) as opened:
             if known is None:
                 opened.add(
                     Conversation(
                         id=turn.conversation_id,
-                        person_id=person.id,
+                        person_id=asked.person_id,
                         title=turn.question[:LONGEST_TITLE],
-                        simulated=running.simulated,
+                        simulated=asked.simulated,
                     )
                 )
                 opened.flush()
@@ -175,89 +170,81 @@ class Answering:
                 highest = opened.exec(counted).one()
                 turn.position = 0 if highest is None else highest + 1
             opened.add(turn)
-        log.info("turn_began", turn=turn.id, version=running.version_id, compared=turn.compared)
+        log.info("turn_began", turn=turn.id, versions=asked.version_ids, compared=turn.compared)
 
-    async def _events(self, running: _Running) -> AsyncIterator[Event]:
-        prompt = running.turn.prompt
-        number = self._serving.number(running.version_id)
-        finished = False
-        try:
-            yield TurnStarted(
-                turn_id=running.turn.id,
-                conversation_id=running.turn.conversation_id,
-                sides=tuple(sorted(row.side for row in running.rows)),
-                version=number,
-                passages=tuple(ShownPassage(**passage) for passage in prompt["passages"]),
-            )
-            while (event := await running.to_asker.get()) is not None:
-                finished = isinstance(event, TurnDone | TurnFailed)
-                yield event
-        finally:
-            if not finished:
-                running.left = True
-                running.job.cancel()
+    def _started(self, asked: AskedTurn) -> TurnStarted:
+        return TurnStarted(
+            turn_id=asked.turn_id,
+            conversation_id=asked.conversation_id,
+            sides=tuple(sorted(row.side for row in asked.rows)),
+            version=self._serving.number(asked.version_ids[0]),
+            passages=tuple(ShownPassage(**shown) for shown in asked.turn.prompt["passages"]),
+        )
 
-    async def _record(self, running: _Running) -> None:
-        turn_id = running.turn.id
+    async def _record(self, asked: AskedTurn) -> None:
+        last: TurnDone | TurnFailed = TurnDone(asked.turn_id)
         try:
-            while not all(row.ended for row in running.rows):
-                await self._take(running, await running.from_engine.get())
-            running.to_asker.put_nowait(TurnDone(turn_id))
+            while not all(row.ended for row in asked.rows):
+                await self._take(asked, await asked.from_engine.get())
         except Exception as error:  # noqa: BLE001 - the edge of the turn: the asker must hear of it
-            if running.left and isinstance(error, rlhf_engine.EngineError):
-                log.info("asker_left", turn=turn_id)
-                return
-            log.warning("turn_failed", turn=turn_id, error=str(error), next="ask again")
-            running.job.cancel()
-            running.to_asker.put_nowait(TurnFailed(turn_id, _for_asker(error)))
+            last = TurnFailed(asked.turn_id, _for_asker(error))
+            if asked.left and isinstance(error, rlhf_engine.EngineError):
+                log.info("asker_left", turn=asked.turn_id)
+            else:
+                log.warning("turn_failed", turn=asked.turn_id, error=str(error), next="ask again")
+                asked.cancel()
         finally:
-            self._serving.give_back(running.version_id)
-            running.to_asker.put_nowait(None)
+            self._give_back(asked.version_ids)
+            asked.buffer.add(last, last=True)
 
-    async def _take(self, running: _Running, event: EngineEvent) -> None:
+    async def _take(self, asked: AskedTurn, event: EngineEvent) -> None:
         if isinstance(event, Failed):
-            await self._store_unfinished(running)
+            await self._store_unfinished(asked)
             raise event.error
-        row = running.rows[event.row]
+        row = asked.rows[event.row]
         if isinstance(event, Token):
             if row.first_token_ms is None:
-                row.first_token_ms = running.elapsed_ms()
+                row.first_token_ms = asked.elapsed_ms()
             row.pieces.append(event.text)
-            running.to_asker.put_nowait(TokenPiece(row.side, event.text))
+            row.token_ids.append(event.token_id)
+            asked.buffer.add(
+                TokenPiece(row.side, event.text, event.token_id, event.logprob, event.top)
+            )
             return
         answer = event.answer
         row.ended = True
         stored = await self._store(
-            running, row, answer.text, list(answer.token_ids), answer.finish_reason
+            asked, row, answer.text, list(answer.token_ids), answer.finish_reason
         )
-        number = self._serving.number(running.version_id)
-        running.to_asker.put_nowait(
+        number = self._serving.number(row.version_id)
+        asked.buffer.add(
             AnswerEnded(row.side, stored.id, stored.text, stored.finish_reason, number)
         )
 
-    async def _store_unfinished(self, running: _Running) -> None:
-        for row in running.rows:
+    async def _store_unfinished(self, asked: AskedTurn) -> None:
+        for row in asked.rows:
             text = "".join(row.pieces).strip()
             if text and not row.ended:
                 row.ended = True
-                await self._store(running, row, text, [], "cancelled")
+                await self._store(asked, row, text, [], "cancelled")
 
     async def _store(
-        self, running: _Running, row: _Row, text: str, token_ids: list[int], reason: str
+        self, asked: AskedTurn, row: AnswerRow, text: str, token_ids: list[int], reason: str
     ) -> Candidate:
         candidate = Candidate(
-            turn_id=running.turn.id,
+            id=row.candidate_id,
+            turn_id=asked.turn_id,
             side=row.side,
-            version_id=running.version_id,
+            version_id=row.version_id,
             # A policy may draw the token of NUL, which PostgreSQL cannot keep.
             text=text.replace("\x00", "\ufffd"),
             token_ids=token_ids,
             finish_reason=reason,
             seed=row.seed,
-            settings=to_json(self._serving.sampling()),
+            settings=to_json(asked.sampling),
             first_token_ms=row.first_token_ms,
-            total_ms=running.elapsed_ms(),
-            simulated=running.simulated,
+            total_ms=asked.elapsed_ms(),
+            simulated=asked.simulated,
         )
         await asyncio.to_thread(self._insert, candidate)
         return candidate
@@ -275,14 +262,11 @@ class Answering:
         )
 
 
-def _new_rows(compare: bool) -> list[_Row]:
-    sides: list[Side] = ["A", "B"] if compare else [""]
-    # Which of the engine's rows stands on which side is drawn, and kept with the answer.
-    random.SystemRandom().shuffle(sides)
-    seeds: set[int] = set()
-    while len(seeds) < len(sides):
-        seeds.add(secrets.randbelow(2**31))
-    return [_Row(side, seed) for side, seed in zip(sides, seeds, strict=True)]
+def _answers(wanted: int | None, compare: bool) -> int:
+    answers = wanted if wanted is not None else (2 if compare else 1)
+    if not 1 <= answers <= len(SIDES):
+        raise InvalidInputError(f"answers is {answers}; it must be 1 to {len(SIDES)}")
+    return answers
 
 
 def _into(

@@ -1,11 +1,18 @@
-"""What an asker hears of a turn, in order: it started, pieces of answers, their ends, its end."""
+"""What an asker hears of a turn, in order: it started, pieces of answers, their ends, its end.
+
+The events of a turn are numbered from 1, so that whoever lost the connection can ask for
+those after the last one they saw.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Side = Literal["", "A", "B"]
+from rlhf_engine.answer_events import Likely
+
+Side = str
+"""Where an answer stands: "" alone, "A" and "B" side by side, and on to "P" where the asker
+wanted more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +37,14 @@ class TurnStarted:
 
 @dataclass(frozen=True, slots=True)
 class TokenPiece:
-    """The next piece of the answer on one side."""
+    """The next token of the answer on one side; `text` may be empty, as where a character needs
+    several tokens. Log-probabilities are the policy's own, at temperature 1."""
 
     side: Side
     text: str
+    token_id: int
+    logprob: float
+    top: tuple[Likely, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ class AnswerEnded:
 
 @dataclass(frozen=True, slots=True)
 class TurnDone:
-    """The last event of a turn that went well."""
+    """The last event of a turn that went well, or that its asker stopped."""
 
     turn_id: str
 
@@ -63,3 +74,11 @@ class TurnFailed:
 
 
 Event = TurnStarted | TokenPiece | AnswerEnded | TurnDone | TurnFailed
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedEvent:
+    """An event with its place in the turn, from 1 on."""
+
+    number: int
+    event: Event

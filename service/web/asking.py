@@ -11,9 +11,11 @@ from litestar import post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
+from service.turn_buffer import TurnReader
 from service.turn_events import (
     AnswerEnded,
     Event,
+    NumberedEvent,
     TokenPiece,
     TurnDone,
     TurnFailed,
@@ -57,19 +59,17 @@ async def ask(visitor: GivenPerson, parts: GivenParts, data: JSONBody[Question])
     """Begin a turn and stream its events."""
     share = parts.settings.answers.compare_share
     compare = random.SystemRandom().random() < share if data.compare is None else data.compare
-    events = await parts.answering.ask(
-        visitor, data.question, data.conversation_id, compare=compare
-    )
+    asked = await parts.answering.ask(visitor, data.question, data.conversation_id, compare=compare)
     return Stream(
-        event_stream(events),
+        event_stream(asked.events()),
         media_type="text/event-stream; charset=utf-8",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def event_stream(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+async def event_stream(events: TurnReader) -> AsyncIterator[bytes]:
     """The events in the form of text/event-stream, with a comment now and then in silence."""
-    pending: asyncio.Task[Event] | None = None
+    pending: asyncio.Task[NumberedEvent] | None = None
     try:
         while True:
             pending = pending or asyncio.create_task(_next(events))
@@ -77,22 +77,28 @@ async def event_stream(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
             if not done:
                 yield b": still working\n\n"
                 continue
-            event, pending = pending.result(), None
-            yield encode(event)
-            if isinstance(event, TurnDone | TurnFailed):
+            numbered, pending = pending.result(), None
+            yield encode(numbered)
+            if isinstance(numbered.event, TurnDone | TurnFailed):
                 return
     finally:
-        # Either way the events are closed, which tells the answering that the asker left.
         if pending is not None:
             pending.cancel()
-        else:
-            await events.aclose()  # type: ignore[attr-defined]
+        # Tells the answering that this reader left.
+        await events.aclose()
 
 
-def encode(event: Event) -> bytes:
-    """One event as its lines."""
-    return b"event: %s\ndata: %s\n\n" % (_NAMES[type(event)].encode(), msgspec.json.encode(event))
+def encode(numbered: NumberedEvent) -> bytes:
+    """One event as its lines; of tokens only what the page shows."""
+    event = numbered.event
+    shown = {"side": event.side, "text": event.text} if isinstance(event, TokenPiece) else event
+    name = _NAMES[type(event)].encode()
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (
+        numbered.number,
+        name,
+        msgspec.json.encode(shown),
+    )
 
 
-async def _next(events: AsyncIterator[Event]) -> Event:
+async def _next(events: TurnReader) -> NumberedEvent:
     return await anext(events)

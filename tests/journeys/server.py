@@ -55,7 +55,7 @@ class Visitor(httpx.Client):
             for text in response.iter_text():
                 *blocks, waiting = (waiting + text).split("\n\n")
                 for block in blocks:
-                    name, data = block.split("\n")
+                    _number, name, data = block.split("\n")
                     yield name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 
     def ask(self, question: str, **more: Any) -> Stream:

@@ -39,7 +39,8 @@ def test_an_answer_streams_and_is_stored_as_it_was_shown(served: Served) -> None
     assert stored.first_token_ms is not None
     assert stored.total_ms is not None
     assert stored.first_token_ms <= stored.total_ms
-    assert stored.settings == {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 24}
+    drawn = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 24}
+    assert stored.settings == {**drawn, "stop": [], "top_logprobs": 0}
 
 
 def test_the_turn_keeps_the_prompt_as_it_was_rendered(served: Served) -> None:

@@ -66,8 +66,8 @@ def room(tmp_path: Path, base: Path) -> Iterator[Room]:
 
 
 async def heard(room: Room, **more: Any) -> list[Event]:
-    events = await room.answering.ask(room.person, QUESTION, **more)
-    return [event async for event in events]
+    asked = await room.answering.ask(room.person, QUESTION, **more)
+    return [numbered.event async for numbered in asked.events()]
 
 
 def test_before_a_version_is_loaded_nothing_is_asked_or_stored(room: Room) -> None:
@@ -114,10 +114,10 @@ def test_an_engine_that_stops_ends_the_turn_with_an_error_and_keeps_what_was_sai
     room.open(base)
 
     async def stop_early() -> list[Event]:
-        events = await room.answering.ask(room.person, QUESTION, compare=True)
+        asked = await room.answering.ask(room.person, QUESTION, compare=True)
         taken: list[Event] = []
-        async for event in events:
-            taken.append(event)
+        async for numbered in asked.events():
+            taken.append(numbered.event)
             if len(taken) == 4:
                 await asyncio.to_thread(room.serving.close, 0.0)
         return taken
