@@ -49,6 +49,7 @@ _HOME = {
     "answer_similarity": "similarity",
     "answer_chrf": "similarity",
     "measure_speed": "speed",
+    "count_prompt_tokens": "prompt_length",
 }
 
 __all__ = sorted(_HOME)

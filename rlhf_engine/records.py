@@ -36,13 +36,15 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Everything that is rendered before an answer: question, passages, earlier exchanges."""
+    """Everything that is rendered before an answer: question, passages, earlier exchanges, and
+    what a client adds to the system text (`instructions`)."""
 
     id: str
     question: str
     passages: tuple[PromptPassage, ...] = ()
     history: tuple[Exchange, ...] = ()
     split: Split = "train"
+    instructions: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,12 @@ Record = TypeVar("Record")
 
 def to_json(record: Any) -> dict[str, Any]:
     """The record as plain JSON types."""
-    return dataclasses.asdict(record)
+    return dataclasses.asdict(record, dict_factory=_fields)
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A prompt without instructions is written as ever, so that a snapshot keeps its hash."""
+    return {name: value for name, value in pairs if (name, value) != ("instructions", "")}
 
 
 def from_json(kind: type[Record], data: Any) -> Record:

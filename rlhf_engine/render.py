@@ -22,6 +22,8 @@ SYSTEM_WITHOUT_PASSAGES = "Answer the employee's question, briefly."
 def messages(prompt: Prompt) -> list[dict[str, str]]:
     """The prompt as chat messages: system, earlier exchanges, then passages and question."""
     system = SYSTEM if prompt.passages else SYSTEM_WITHOUT_PASSAGES
+    if prompt.instructions:
+        system = f"{system}\n\n{prompt.instructions}"
     chat = [{"role": "system", "content": system}]
     for exchange in prompt.history:
         chat.append({"role": "user", "content": exchange.question})
@@ -37,8 +39,8 @@ def prompt_ids(
     """Token ids of the prompt, up to where the answer begins.
 
     Where they exceed `max_tokens`, the oldest exchange is left out first, then the
-    last passage, and at the end the question itself is cut, so that neither the
-    system line nor the start of the answer is ever lost.
+    last passage, then the instructions, and at the end the question itself is cut, so
+    that neither the system line nor the start of the answer is ever lost.
     """
     while True:
         ids = _apply_template(tokenizer, prompt)
@@ -88,6 +90,8 @@ def _shortened(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, excess: int) 
         return replace(prompt, history=prompt.history[1:])
     if prompt.passages:
         return replace(prompt, passages=prompt.passages[:-1])
+    if prompt.instructions:
+        return replace(prompt, instructions="")
     ids = tokenizer.encode(prompt.question, add_special_tokens=False)
     kept = ids[: max(1, len(ids) - excess)]
     return replace(prompt, question=tokenizer.decode(kept))

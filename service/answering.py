@@ -131,8 +131,13 @@ class Answering:
                 if options.history is None:
                     earlier = history(opened, conversation_id, limits.history_turns)
             passages = retrieve(opened, question, limits.passages)
-        shown = "\n\n".join(part for part in (options.instructions.strip(), question) if part)
-        prompt = rlhf_engine.Prompt(turn_id, shown, tuple(passages), earlier)
+        prompt = rlhf_engine.Prompt(
+            turn_id,
+            question,
+            tuple(passages),
+            earlier,
+            instructions=options.instructions.strip(),
+        )
         return Turn(
             id=turn_id,
             conversation_id=conversation_id or new_id(),

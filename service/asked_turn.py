@@ -35,7 +35,7 @@ class AskOptions:
     history: tuple[rlhf_engine.Exchange, ...] | None = None
     """Earlier exchanges, instead of those of the conversation."""
     instructions: str = ""
-    """Stands before the question in the prompt."""
+    """Stands after the system text in the prompt."""
     detached: bool = False
     """Whether an asker who leaves has a while to come back before the answers are ended."""
 
