@@ -60,15 +60,18 @@ class EngineStats:
     """The engine at one moment.
 
     `ended`, `failed` (cancelled ones among them) and `tokens` count jobs and tokens since
-    the start; `active` and `waiting` count jobs.
+    the start; `active` and `waiting` count jobs, `rows` the answers being drawn.
     """
 
     ready: bool
     dtype: str
     active: int
+    rows: int
     waiting: int
     ended: int
     failed: int
     tokens: int
     using: dict[str, int]
     """Jobs, waiting or active, by id of each loaded version."""
+    round_s: float = 0.0
+    """Seconds for which the engine has been in its present round of work; 0 where it rests."""

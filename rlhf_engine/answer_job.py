@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from rlhf_engine.answer_events import Ended, Event, Failed, Token
+from rlhf_engine.answer_events import Ended, Event, Failed
+from rlhf_engine.answer_row import AnswerRow
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.errors import Cancelled, EngineError, GenerationError
-from rlhf_engine.generation import Decoder, sampled_answer
+from rlhf_engine.decoding import Drawn, Reading
+from rlhf_engine.errors import EngineError, GenerationError
 from rlhf_engine.records import Prompt, SamplingSettings
 from rlhf_engine.render import prompt_ids
-from rlhf_engine.streamed_text import StreamedText
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class Job:
         return self._over.is_set()
 
     def cancel(self) -> None:
-        """End the job at its next token; a job that is over stays as it is."""
+        """End the job before its next token; a job that is over stays as it is."""
         self._cancel.set()
         self._wake()
 
@@ -73,67 +73,76 @@ class Job:
 
 
 class ActiveJob:
-    """A job with its decoders: one a version, so that no answer mixes versions."""
+    """A job that is being answered. Its prompt is read once for each version, then each row is a
+    decoder's row; `rows` maps (version, the decoder's number) to the job's own number."""
 
-    def __init__(
-        self, job: Job, backbone: Backbone, adapters: dict[str, str | None], context: int
-    ) -> None:
-        """Reads the prompt once for each version. Called in the engine's thread, as all here."""
-        request = job.request
-        self.job, self.tokens = job, 0
-        self._texts = [StreamedText(backbone.tokenizer) for _ in request.seeds]
-        room = min(request.max_prompt_tokens, context - request.settings.max_new_tokens)
-        if room < 1:
-            raise GenerationError(
-                f"max_new_tokens is {request.settings.max_new_tokens}; the base policy reads "
-                f"{context} tokens in all, question and answer; ask for a shorter answer"
-            )
-        ids = prompt_ids(backbone.tokenizer, request.prompt, room)
-        self._groups = [
-            (rows, self._decoder(backbone, adapters[version], ids, rows))
-            for version, rows in _rows_by_version(request.versions).items()
-        ]
+    def __init__(self, job: Job, backbone: Backbone, context: int) -> None:
+        """Called in the engine's thread, as all here. GenerationError for an answer that is
+        longer than the context."""
+        self.job = job
+        self.rows: dict[tuple[str, int], int] = {}
+        self._backbone = backbone
+        self._answers = [AnswerRow(backbone, job.request, at) for at in range(self.size)]
+        self._left = list(dict.fromkeys(job.request.versions))
+        self._reading: Reading | None = None
+        self._ids = prompt_ids(backbone.tokenizer, job.request.prompt, self._room(context))
+
+    @property
+    def size(self) -> int:
+        """How many answers were asked for."""
+        return len(self.job.request.seeds)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the prompt is still to be read, by one version at least."""
+        return bool(self._left)
 
     @property
     def done(self) -> bool:
-        """Whether every row has ended."""
-        return all(decoder.done for _, decoder in self._groups)
+        """Whether every answer has ended."""
+        return not self.reads and not self.rows
 
-    def step(self) -> None:
-        """Draw one token for each row that goes on, and tell what is new."""
-        if self.job.cancelled:
-            raise Cancelled("the answer was cancelled; ask again for a new one")
-        for rows, decoder in self._groups:
-            if not decoder.done:
-                self._step(rows, decoder)
+    def read_on(self, adapters: dict[str, str | None]) -> tuple[str, Reading] | None:
+        """Read a chunk of the prompt; the version and the reading when it is whole."""
+        version = self._left[0]
+        if self._reading is None:
+            self._reading = Reading(self._backbone, adapters[version], self._ids)
+        self._reading.advance()
+        if not self._reading.done:
+            return None
+        reading, self._reading = self._reading, None
+        self._left.pop(0)
+        return version, reading
 
-    def _step(self, rows: Sequence[int], decoder: Decoder) -> None:
-        drawn = decoder.step()
-        going_on = set(decoder.active)
-        for item in drawn:
-            self.tokens += 1
-            self._tell(rows[item.row], decoder, item.row, ended=item.row not in going_on)
+    def seeds_of(self, version: str) -> list[int]:
+        """The seeds of the rows that this version answers, in the rows' order."""
+        return [self.job.request.seeds[at] for at in self._of(version)]
 
-    def _tell(self, row: int, decoder: Decoder, at: int, *, ended: bool) -> None:
-        """`row` is the job's number of the row, `at` the decoder's."""
-        piece = self._texts[row].piece(decoder.tokens[at], ended=ended)
-        if piece:
-            self.job.tell(Token(row, piece))
-        if ended:
-            request = self.job.request
-            answer = sampled_answer(decoder, at, request.prompt.id, request.seeds[row])
-            self.job.tell(Ended(row, answer))
+    def joined(self, version: str, numbers: Sequence[int]) -> None:
+        """Hear the decoder's numbers of these rows."""
+        for number, at in zip(numbers, self._of(version), strict=True):
+            self.rows[version, number] = at
 
-    def _decoder(
-        self, backbone: Backbone, adapter: str | None, ids: list[int], rows: Sequence[int]
-    ) -> Decoder:
-        request = self.job.request
-        seeds = [request.seeds[row] for row in rows]
-        return Decoder(backbone, adapter, [ids], seeds, request.settings)
+    def take(self, version: str, drawn: Drawn, *, ended: bool) -> bool:
+        """Tell a drawn token; whether the row has ended with it, by itself or at a stop text."""
+        at = self.rows[version, drawn.row]
+        events = self._answers[at].take(drawn, ended=ended)
+        for event in events:
+            self.job.tell(event)
+        if isinstance(events[-1], Ended):
+            del self.rows[version, drawn.row]
+            return True
+        return False
 
+    def _of(self, version: str) -> list[int]:
+        return [at for at, own in enumerate(self.job.request.versions) if own == version]
 
-def _rows_by_version(versions: Sequence[str]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = {}
-    for row, version in enumerate(versions):
-        rows.setdefault(version, []).append(row)
-    return rows
+    def _room(self, context: int) -> int:
+        longest = self.job.request.settings.max_new_tokens
+        room = min(self.job.request.max_prompt_tokens, context - longest)
+        if room < 1:
+            raise GenerationError(
+                f"max_new_tokens is {longest}; the base policy reads {context} tokens in all, "
+                "question and answer; ask for a shorter answer"
+            )
+        return room

@@ -4,6 +4,9 @@ torch's fused kernel is made for many queries at once. For one query a row, plai
 float32 are about twice as fast, so that a whole step of generation with 16 rows takes two thirds
 of the time or less (tests/benchmarks/decode_step.py). All else stays torch's.
 
+Told how many tokens each row sees (`row_lengths`), it reads each row's own and no more: that is
+less work, and a row's bits then do not depend on how long its neighbours are.
+
 Legend: b rows, a attention heads, c key-value heads, s cached tokens, d head width.
 """
 
@@ -35,6 +38,8 @@ def one_query_attention(
 ) -> tuple[Tensor, None]:
     """query [b, a, 1, d], key and value [b, c, s, d], mask [b, 1, 1, s] -> [b, 1, a, d].
 
+    With `row_lengths`, row i sees its first row_lengths[i] tokens and the mask is not read.
+
     Several queries a row, an accelerator, dropout and special kinds go to torch's kernel.
     """
     special = dropout > 0 or any(more.get(name) is not None for name in _SPECIAL)
@@ -45,15 +50,28 @@ def one_query_attention(
         return output, None
     (b, a, _, d), c = query.shape, key.shape[1]
     # Query heads that share a key-value head are the rows of one product.
-    packed = query.reshape(b, c, a // c, d).float()
-    scores = (packed @ key.float().transpose(-1, -2)) * (d**-0.5 if scaling is None else scaling)
-    if attention_mask is not None:
-        if attention_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-        else:
-            scores = scores + attention_mask
-    output = scores.softmax(dim=-1) @ value.float()
+    packed = query.reshape(b, c, a // c, d).float() * (d**-0.5 if scaling is None else scaling)
+    lengths = more.get("row_lengths")
+    if lengths is None:
+        output = _attended(packed, key, value, attention_mask)
+    else:
+        window = more.get("sliding_window")
+        seen = [slice(max(0, end - window) if window else 0, end) for end in lengths]
+        output = torch.stack(
+            [_attended(packed[i], key[i, :, at], value[i, :, at]) for i, at in enumerate(seen)]
+        )
     return output.reshape(b, a, 1, d).transpose(1, 2).to(query.dtype).contiguous(), None
+
+
+def _attended(packed: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scaled queries [..., c, a / c, d] over keys and values [..., c, s, d]."""
+    scores = packed @ key.float().transpose(-1, -2)
+    if mask is not None:
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        else:
+            scores = scores + mask
+    return scores.softmax(dim=-1) @ value.float()
 
 
 def use_one_query_attention(model: Any) -> None:

@@ -132,6 +132,8 @@ class Backbone:
         self.pad_id: int = tokenizer.pad_token_id
         self._peft: PeftModel | None = None
         self._state = _UNKNOWN
+        self.known_sizes: dict[Any, frozenset[int]] = {}
+        """What exactness.py found out about this backbone's matrix products."""
 
     @classmethod
     def load(cls, base: Path, dtype: str = "float32", device: str | None = None) -> Backbone:

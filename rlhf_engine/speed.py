@@ -12,7 +12,8 @@ import torch
 from torch.nn.functional import linear
 
 from rlhf_engine.backbone import Backbone, default_device
-from rlhf_engine.generation import Decoder, limited_threads
+from rlhf_engine.decoding import Decoder
+from rlhf_engine.generation import limited_threads
 from rlhf_engine.records import SamplingSettings
 
 PREFERENCE = 1.3
@@ -98,12 +99,13 @@ def _forward_tokens_per_s(backbone: Backbone) -> float:
 def _decode_step_s(backbone: Backbone, rows: int) -> float:
     # Enough room that no row ends at the limit while it is being timed.
     settings = SamplingSettings(temperature=1.0, max_new_tokens=256)
-    decoder = Decoder(backbone, None, [_some_tokens(backbone)], list(range(rows)), settings)
+    decoder = Decoder(backbone, None)
 
     def step() -> None:
-        nonlocal decoder
         if len(decoder.active) < rows:
-            decoder = Decoder(backbone, None, [_some_tokens(backbone)], list(range(rows)), settings)
+            for number in list(decoder.active):
+                decoder.forget(number)
+            decoder.admit(_some_tokens(backbone), range(rows), settings)
         decoder.step()
 
     return _seconds(step)

@@ -1,9 +1,13 @@
 """The built-in serving engine: one thread that owns the base policy and answers with it.
 
 The base policy's weights are in memory once; each PolicyVersion is an adapter over them
-under its own immutable id. Between decode steps the thread does what others asked for
-(install an adapter, drop one), takes in waiting jobs, and gives every active job one
-step in turn. A job keeps the versions it began with, whatever is loaded meanwhile.
+under its own immutable id. In each round the thread does what others asked for (install an
+adapter, drop one), takes in waiting jobs, reads one chunk of one prompt, and draws one token
+for every row: all rows of a version are computed together (decoding.py), whoever asked for
+them. A job keeps the versions it began with, whatever is loaded meanwhile.
+
+transformers' own continuous batching is not used: a request there cannot name its adapter or
+its seed.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from rlhf_engine.answer_events import Ended, EngineStats, Event, Failed, Token
 from rlhf_engine.answer_job import ActiveJob, Job, OnEvent, Request
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.base_policy import check_base
+from rlhf_engine.decoding import BATCH_SIZE, Decoder
 from rlhf_engine.errors import (
     Cancelled,
     EngineError,
@@ -38,8 +43,6 @@ __all__ = ["Ended", "EngineStats", "Event", "Failed", "Job", "Token", "TorchEngi
 
 log = structlog.get_logger(__name__)
 
-MAX_ROWS = 16
-
 
 class TorchEngine:
     """Answers prompts with any loaded PolicyVersion, streaming. All methods are thread-safe."""
@@ -50,16 +53,16 @@ class TorchEngine:
         dtype: str = "auto",
         threads: int = 2,
         max_waiting: int = 32,
-        max_active: int = 4,
+        max_rows: int = BATCH_SIZE,
     ) -> None:
         """Load nothing yet.
 
-        `threads` is how many CPU threads torch uses, `max_active` how many jobs advance
-        at once; up to `max_waiting` more wait their turn.
+        `threads` is how many CPU threads torch uses, `max_rows` how many answers are drawn at
+        once; up to `max_waiting` jobs more wait their turn.
         """
         self.base = Path(base)
         self._dtype, self._threads = dtype, threads
-        self._max_waiting, self._max_active = max_waiting, max_active
+        self._max_waiting, self._max_rows = max_waiting, max_rows
         self._changed = threading.Condition()
         # Guarded by _changed:
         self._waiting: deque[Job] = deque()
@@ -70,6 +73,8 @@ class TorchEngine:
         self._stop_at: float | None = None
         # Touched by the engine's thread only (read by stats):
         self._active: list[ActiveJob] = []
+        self._decoders: dict[str, Decoder] = {}
+        self._round_began: float | None = None
         self._ended = self._failed = self._tokens = 0
         self._backbone: Backbone | None = None
         self._context = 0
@@ -98,17 +103,18 @@ class TorchEngine:
         if self._thread is not None:
             self._thread.join()
 
-    def load(self, version: PolicyVersionFolder) -> None:
-        """Add a version beside the others; returns when it can be asked.
+    def load(self, version: PolicyVersionFolder) -> str:
+        """Add a version beside the others; returns its handle, its id, when it can be asked.
 
         The folder is verified again and read in the caller's thread, so that answers go
         on meanwhile. PolicyVersionError leaves everything as it was.
         """
         if version.id in self.loaded():
-            return
+            return version.id
         version_id, files = read_verified(version.path, self.base)
         self._between_steps(lambda: self._add(version_id, files)).result()
         log.info("policy_version_loaded", version=version_id)
+        return version_id
 
     def retire(self, version_id: str) -> bool:
         """Forget a version and free its memory; False while a job still uses it.
@@ -148,10 +154,10 @@ class TorchEngine:
         GenerationError while the engine is not running.
         """
         chosen = tuple(versions) if versions is not None else (version_id,) * len(seeds)
-        if not 1 <= len(seeds) <= MAX_ROWS or len(chosen) != len(seeds):
+        if not 1 <= len(seeds) <= self._max_rows or len(chosen) != len(seeds):
             raise GenerationError(
                 f"{len(seeds)} seeds and {len(chosen)} versions; give as many of both, 1 to "
-                f"{MAX_ROWS}"
+                f"{self._max_rows}"
             )
         request = Request(prompt, chosen, tuple(seeds), settings, max_prompt_tokens)
         job = Job(request, on_event, self._wake)
@@ -164,16 +170,19 @@ class TorchEngine:
 
     def stats(self) -> EngineStats:
         """The engine's state now."""
+        began = self._round_began
         with self._changed:
             return EngineStats(
-                ready=self._accepting,
+                ready=self._accepting and self._thread is not None and self._thread.is_alive(),
                 dtype=self._dtype,
                 active=len(self._active),
+                rows=sum(len(decoder.active) for decoder in list(self._decoders.values())),
                 waiting=len(self._waiting),
                 ended=self._ended,
                 failed=self._failed,
                 tokens=self._tokens,
                 using={version: self._using[version] for version in self._adapters},
+                round_s=0.0 if began is None else time.monotonic() - began,
             )
 
     def _check_room(self, versions: Sequence[str]) -> None:
@@ -244,11 +253,14 @@ class TorchEngine:
             return self._stop_at is None or time.monotonic() < self._stop_at
 
     def _round(self) -> None:
+        self._round_began = time.monotonic()
         self._carry_out_orders()
         self._drop_cancelled()
         self._admit()
-        for active in list(self._active):
-            self._advance(active)
+        self._read()
+        for version in list(self._decoders):
+            self._step(version)
+        self._round_began = None
 
     def _carry_out_orders(self) -> None:
         while True:
@@ -264,32 +276,82 @@ class TorchEngine:
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
         for job in left:
             self._finish(job, Cancelled("the question was withdrawn while it waited"))
+        for active in [each for each in self._active if each.job.cancelled]:
+            self._end(active, Cancelled("the answer was cancelled; ask again for a new one"))
 
     def _admit(self) -> None:
-        """Take in one job a round: reading its prompt holds up the others for a moment."""
-        with self._changed:
-            if not self._waiting or len(self._active) >= self._max_active:
-                return
-            job = self._waiting.popleft()
-            adapters = dict(self._adapters)
+        """Take in waiting jobs, in their order, while there is room for all of their rows."""
         assert self._backbone is not None
-        try:
-            self._active.append(ActiveJob(job, self._backbone, adapters, self._context))
-        except Exception as error:  # noqa: BLE001 - one job's failure must not end the engine
-            self._finish(job, _as_engine_error(error))
+        while True:
+            room = self._max_rows - sum(active.size for active in self._active)
+            with self._changed:
+                if not self._waiting or len(self._waiting[0].request.seeds) > room:
+                    return
+                job = self._waiting.popleft()
+            try:
+                self._active.append(ActiveJob(job, self._backbone, self._context))
+            except Exception as error:  # noqa: BLE001 - one job's failure must not end the engine
+                self._finish(job, _as_engine_error(error))
 
-    def _advance(self, active: ActiveJob) -> None:
-        before = active.tokens
-        try:
-            active.step()
-        except Exception as error:  # noqa: BLE001 - one job's failure must not end the engine
-            self._active.remove(active)
-            self._finish(active.job, _as_engine_error(error))
+    def _read(self) -> None:
+        """Read a chunk of the prompt that has waited longest: no more, since rows wait for it."""
+        active = next((each for each in self._active if each.reads), None)
+        if active is None:
             return
-        self._tokens += active.tokens - before
-        if active.done:
-            self._active.remove(active)
-            self._finish(active.job, None)
+        try:
+            self._read_on(active)
+        except Exception as error:  # noqa: BLE001 - one job's failure must not end the engine
+            self._end(active, _as_engine_error(error))
+
+    def _read_on(self, active: ActiveJob) -> None:
+        with self._changed:
+            adapters = dict(self._adapters)
+        read = active.read_on(adapters)
+        if read is None:
+            return
+        version, reading = read
+        if version not in self._decoders:
+            assert self._backbone is not None
+            self._decoders[version] = Decoder(self._backbone, adapters[version], plain=True)
+        seeds, settings = active.seeds_of(version), active.job.request.settings
+        active.joined(version, self._decoders[version].join(reading, seeds, settings))
+
+    def _step(self, version: str) -> None:
+        """One token for each row of a version; its decoder goes when its last row has ended."""
+        decoder = self._decoders[version]
+        owners = {
+            number: active
+            for active in self._active
+            for (own, number) in active.rows
+            if own == version
+        }
+        try:
+            drawn = decoder.step()
+        except Exception as error:  # noqa: BLE001 - a version's failure must not end the engine
+            for active in dict.fromkeys(owners.values()):
+                self._end(active, _as_engine_error(error))
+            return
+        going_on = set(decoder.active)
+        self._tokens += len(drawn)
+        for item in drawn:
+            active = owners[item.row]
+            if active.take(version, item, ended=item.row not in going_on):
+                decoder.forget(item.row)
+            if active.done:
+                self._end(active, None)
+        self._forget_idle(version)
+
+    def _end(self, active: ActiveJob, error: EngineError | None) -> None:
+        """Take a job out, with what is left of its rows."""
+        self._active.remove(active)
+        for version, number in active.rows:
+            self._decoders[version].forget(number)
+            self._forget_idle(version)
+        self._finish(active.job, error)
+
+    def _forget_idle(self, version: str) -> None:
+        if version in self._decoders and self._decoders[version].done:
+            del self._decoders[version]
 
     def _finish(self, job: Job, error: EngineError | None) -> None:
         with self._changed:
@@ -306,7 +368,7 @@ class TorchEngine:
             self._accepting = False
             self._stop_at = self._stop_at or time.monotonic()
             left = [active.job for active in self._active] + list(self._waiting)
-            self._active, self._waiting = [], deque()
+            self._active, self._decoders, self._waiting = [], {}, deque()
         self._carry_out_orders()
         for job in left:
             self._finish(job, GenerationError("the engine stopped before the answer ended"))

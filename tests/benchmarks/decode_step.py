@@ -23,7 +23,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlhf_engine.attention import NAME, use_one_query_attention
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.generation import Decoder, limited_threads
+from rlhf_engine.decoding import Decoder
+from rlhf_engine.generation import limited_threads
 from rlhf_engine.records import SamplingSettings
 
 # Nothing ends an answer: every step has all its rows.
@@ -53,12 +54,17 @@ def measured(backbone: Backbone, rows: int, prompt: int, steps: int) -> dict[str
     """Median seconds a step, by attention."""
     times: dict[str, list[float]] = {"sdpa": [], NAME: []}
     settings = SamplingSettings(temperature=1.0, max_new_tokens=10_000)
-    decoder = Decoder(backbone, None, [[1 + at for at in range(prompt)]], range(rows), settings)
+    decoders = {}
+    for name in times:
+        # The kind of cache goes with the kind of attention.
+        backbone.model.set_attn_implementation(name)
+        decoders[name] = Decoder(backbone, None)
+        decoders[name].admit([1 + at for at in range(prompt)], range(rows), settings)
     for _ in range(steps):
         for name, found in times.items():
             backbone.model.set_attn_implementation(name)
             before = time.perf_counter()
-            decoder.step()
+            decoders[name].step()
             found.append(time.perf_counter() - before)
     return {name: statistics.median(found[1:]) for name, found in times.items()}
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rlhf_engine.backbone import Backbone, group_answers
-from rlhf_engine.generation import Decoder, _inverted, generate
+from rlhf_engine.decoding import Decoder
+from rlhf_engine.generation import generate
 from rlhf_engine.plan import LoraPlan
 from rlhf_engine.records import SamplingSettings
 from rlhf_engine.render import prompt_ids
@@ -83,6 +84,17 @@ def test_answers_that_cannot_be_shared_out_are_refused() -> None:
         group_answers(PROMPTS, ANSWERS[:3], pad_id=0)
 
 
+def drawn_alone(
+    backbone: Backbone, ids: list[int], seed: int, settings: SamplingSettings
+) -> list[int]:
+    """The tokens of one answer when nothing else is answered."""
+    decoder = Decoder(backbone, "policy")
+    (row,) = decoder.admit(ids, [seed], settings)
+    while not decoder.done:
+        decoder.step()
+    return decoder.rows[row].tokens
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 6, 64])
 def test_answers_are_drawn_as_if_each_were_alone(
     backbone: Backbone, batch_size: int, monkeypatch: pytest.MonkeyPatch
@@ -111,43 +123,6 @@ def test_answers_are_drawn_as_if_each_were_alone(
     assert heard == sorted(heard)
     for at, answer in enumerate(together):
         ids = prompt_ids(backbone.tokenizer, prompts[at // 2], 128)
-        decoder = Decoder(backbone, "policy", [ids], [seeds[at]], settings)
-        while not decoder.done:
-            decoder.step()
-        assert list(answer.token_ids) == decoder.tokens[0]
+        assert list(answer.token_ids) == drawn_alone(backbone, ids, seeds[at], settings)
         assert answer.prompt_id == prompts[at // 2].id
         assert answer.seed == seeds[at]
-
-
-def test_rows_that_join_change_nothing_for_those_before_them(backbone: Backbone) -> None:
-    ids = [prompt_ids(backbone.tokenizer, item.prompt, 128) for item in demonstrations()[:3]]
-    settings = SamplingSettings(temperature=1.0, max_new_tokens=10)
-    joined = Decoder(backbone, "policy", ids[:1], [0, 1], settings)
-    for _ in range(3):
-        joined.step()
-    assert joined.can_admit
-    assert joined.active
-    joined.admit(ids[1:], [2, 3])
-    while not joined.done:
-        joined.step()
-    for row, prompt in enumerate((0, 0, 1, 2)):
-        alone = Decoder(backbone, "policy", [ids[prompt]], [row], settings)
-        while not alone.done:
-            alone.step()
-        assert joined.tokens[row] == alone.tokens[0]
-
-
-def test_drawing_by_blocks_follows_the_distribution() -> None:
-    """Against a plain running sum, over a vocabulary that no block divides."""
-    generator = torch.Generator().manual_seed(5)
-    probabilities = torch.rand(4, 1000, generator=generator) ** 8
-    probabilities[:, 300:700] = 0
-    probabilities[1, 900:] = 0
-    probabilities /= probabilities.sum(dim=1, keepdim=True)
-    cumulative = probabilities.double().cumsum(dim=1)
-    for at in (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1 - 1e-12):
-        uniform = torch.full((4, 1), at, dtype=torch.float64)
-        plain = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-        drawn = _inverted(probabilities, uniform)
-        assert torch.equal(drawn, plain.clamp(max=999))
-        assert (probabilities.gather(1, drawn) > 0).all()

@@ -7,6 +7,7 @@ import queue
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
 
 @pytest.fixture
 def engine(stored: Stored) -> Iterator[TorchEngine]:
-    made = TorchEngine(stored.base, dtype="float32", threads=1, max_waiting=2, max_active=2)
+    made = TorchEngine(stored.base, dtype="float32", threads=1, max_waiting=2, max_rows=3)
     made.start()
     for version in (stored.zero, stored.one):
         made.load(version)
@@ -158,6 +159,30 @@ def test_the_same_request_gives_the_same_tokens_beside_others(
     assert alone[0].token_ids != alone[1].token_ids
 
 
+def test_a_stop_text_ends_an_answer_before_it(engine: TorchEngine, stored: Stored) -> None:
+    whole = ask(engine, stored.one, settings=SAMPLED).wait().answers[0]
+    stop = whole.text[len(whole.text) // 2 :][:2]
+    stopping = replace(SAMPLED, stop=("never said", stop))
+    listener = ask(engine, stored.one, settings=stopping).wait()
+    answer = listener.answers[0]
+    assert answer.finish_reason == "stop"
+    assert answer.text == whole.text[: whole.text.index(stop)].rstrip()
+    assert listener.pieces[0] == answer.text
+    assert answer.token_ids == whole.token_ids[: len(answer.token_ids)]
+    assert len(answer.token_ids) < len(whole.token_ids)
+
+
+def test_what_may_begin_a_stop_text_is_held_back() -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer.encode("Ask the desk, then wait.")
+    told, text = [], StreamedText(tokenizer, ["then go"])
+    for end in range(1, len(ids) + 1):
+        told.append(text.piece(ids[:end], ended=end == len(ids)))
+        assert not text.told.endswith(("then", "then "))
+    assert "".join(told) == "Ask the desk, then wait."
+    assert not text.stopped
+
+
 def test_rows_of_one_job_can_have_different_versions(engine: TorchEngine, stored: Stored) -> None:
     pair = ask(engine, stored.zero, seeds=(1, 1), versions=[stored.one.id, stored.zero.id]).wait(
         rows=2
@@ -227,10 +252,12 @@ def test_a_full_queue_refuses_and_cancelling_makes_room(
 ) -> None:
     listeners = [Listener() for _ in range(4)]
     jobs = [
-        engine.submit(stored.zero.id, PROMPT, [1], LONG, listener) for listener in listeners[:2]
+        engine.submit(stored.zero.id, PROMPT, [1, 2], LONG, listeners[0]),
+        engine.submit(stored.zero.id, PROMPT, [1], LONG, listeners[1]),
     ]
     for listener in listeners[:2]:
         assert listener.first_token.wait(WAIT_S)
+    assert engine.stats().rows == 3
     jobs += [
         engine.submit(stored.zero.id, PROMPT, [1], GREEDY, listener) for listener in listeners[2:]
     ]
