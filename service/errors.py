@@ -7,6 +7,9 @@ HeedError
 ├── NotFoundError       no such thing, or it is somebody else's
 ├── ConflictError       it was done already, or somebody else was first
 ├── InvalidInputError   a person's input cannot be used as it is
+├── TryLaterError       not now; tells when to try again
+│   ├── OverloadedError     too many questions wait already
+│   └── TooManyTurnsError   this person's earlier questions are not answered yet
 ├── PromotionError      a policy version could not be made live
 └── TrainingRunError    a training run cannot be started, resumed or cancelled
 """
@@ -38,6 +41,22 @@ class ConflictError(HeedError):
 
 class InvalidInputError(HeedError):
     """A person's input cannot be used as it is; the text says what would be right."""
+
+
+class TryLaterError(HeedError):
+    """It cannot be done now; `retry_after_s` is an estimate of when it can."""
+
+    def __init__(self, text: str, retry_after_s: int) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class OverloadedError(TryLaterError):
+    """Too many questions wait already; nothing was kept of this one."""
+
+
+class TooManyTurnsError(TryLaterError):
+    """This person's earlier questions are not answered yet; nothing was kept of this one."""
 
 
 class PromotionError(HeedError):

@@ -69,8 +69,20 @@ class AnswerSettings(BaseModel):
     """How many earlier exchanges of the conversation stand in the prompt."""
     max_waiting: int = Field(default=32, ge=1, le=10_000)
     """How many questions may wait for the engine before new ones are refused."""
+    max_per_person: int = Field(default=2, ge=1, le=10_000)
+    """How many questions of one person may wait or be answered at once."""
+    longest_wait_s: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds after which a question that nothing was answered to yet is dropped."""
+    reconnect_s: float = Field(default=10.0, ge=0, le=3600)
+    """Seconds that an answer goes on for after its page lost the connection or was closed."""
+    drain_s: float = Field(default=20.0, ge=0, le=3600)
+    """Seconds that answers which have begun may take to end when the server stops."""
     compare_share: float = Field(default=0.2, ge=0, le=1)
     """Share of the page's questions that get two answers to choose from."""
+    canary_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of conversations whose single answers come from the candidate while there is one."""
+    canary_in_comparisons: bool = False
+    """Whether the second of two answers comes from the candidate while there is one."""
 
 
 def half_the_cores() -> int:
