@@ -123,7 +123,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", choices=tuple(SCALES), help="smollm2: how much is done")
     parser.add_argument("--base", help="folder of another base policy than SmolLM2")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     return parser.parse_args(argv)
 
 

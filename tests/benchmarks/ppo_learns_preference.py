@@ -51,6 +51,19 @@ class Scale:
 
 SCALES = {
     "full": Scale(170, 40, 400, 24, 48, 4, 48, 256, SftPlan(epochs=2), RewardPlan()),
+    "medium": Scale(
+        train=128,
+        exam=40,
+        pairs=150,
+        batches=12,
+        batch=32,
+        each=2,
+        answer_tokens=32,
+        prompt_tokens=192,
+        sft=SftPlan(epochs=1, learning_rate=1e-3, watched_questions=0),
+        reward=RewardPlan(epochs=1, learning_rate=1e-3),
+        lora=LoraPlan(top_layers=10),
+    ),
     "small": Scale(
         train=96,
         exam=40,
