@@ -5,29 +5,22 @@ Nothing here reads or moves the alias rows; swap.py tells it what to load and wh
 
 from __future__ import annotations
 
-import math
-import queue
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 import rlhf_engine
-from rlhf_engine.answer_events import Ended, Event, Failed
-from service.errors import HeedError, NotFoundError, PromotionError
+from rlhf_engine.answer_events import Event
+from service import smoke
+from service.errors import HeedError, NotFoundError
 from service.settings import Settings
-
-SMOKE_QUESTIONS = (
-    "Who do I ask about my holidays?",
-    "Where do I report a lost laptop?",
-    "How do I claim travel expenses?",
-)
-SMOKE_TOKENS = 16
-SMOKE_TIMEOUT_S = 120
 
 EngineFactory = Callable[[Path, Settings], Any]
 
@@ -38,8 +31,17 @@ class NotReadyError(HeedError):
     """Questions cannot be answered yet; the text says why. Trying again later helps."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The version of one answer. `canary` says that the service, not the asker, chose the
+    candidate."""
+
+    version_id: str
+    canary: bool = False
+
+
 class Serving:
-    """The engine with its versions. Questions lease the live version for one turn, so that
+    """The engine with its versions. Each answer leases its version until its turn ends, so that
     a swap never changes or ends an answer that has begun."""
 
     def __init__(self, settings: Settings, engine_factory: EngineFactory | None = None) -> None:
@@ -49,7 +51,6 @@ class Serving:
         self._leases: Counter[str] = Counter()
         self._numbers: dict[str, int] = {}
         self._engine: Any = None
-        self._live: str | None = None
         self._aliases: dict[str, str] = {}
         self.base: Path | None = None
         self.waits_for = "the base policy is still loading"
@@ -58,12 +59,12 @@ class Serving:
     @property
     def ready(self) -> bool:
         """Whether questions are answered."""
-        return self._live is not None
+        return self.live_id is not None
 
     @property
     def live_id(self) -> str | None:
         """The version that new turns use; None until the first is loaded."""
-        return self._live
+        return self._aliases.get("live")
 
     def open(self, base: Path) -> None:
         """Load the base policy and start the engine; returns when it runs."""
@@ -73,7 +74,9 @@ class Serving:
 
     def close(self, drain_s: float) -> None:
         """Take no more questions, let answers end for up to `drain_s` seconds, then stop."""
-        self._live, self.waits_for = None, "the server is stopping"
+        self.waits_for = "the server is stopping"
+        with self._lock:
+            self._aliases.clear()
         if self._engine is not None:
             self._engine.stop(drain_s)
 
@@ -88,23 +91,25 @@ class Serving:
 
     def try_out(self, version_id: str) -> None:
         """Ask the smoke questions; PromotionError unless the version answers soundly."""
-        answers = [self._smoke_answer(version_id, question) for question in SMOKE_QUESTIONS]
-        if not any(answer.text.strip() for answer in answers):
-            raise PromotionError(f"version {version_id} answers every smoke question with nothing")
-        if not all(math.isfinite(value) for answer in answers for value in answer.logprobs):
-            raise PromotionError(f"version {version_id} gives probabilities that are not finite")
+        smoke.try_out(self._engine, version_id, self._settings.answers.max_prompt_tokens)
 
     def make_live(self, version_id: str) -> None:
         """New turns use this version from now on."""
+        self.point("live", version_id)
+
+    def point(self, alias: str, version_id: str | None) -> None:
+        """Let a name stand for a loaded version from now on, or with None for none."""
         with self._lock:
-            self._live = version_id
-            self._aliases["live"] = version_id
+            if version_id is None:
+                self._aliases.pop(alias, None)
+            else:
+                self._aliases[alias] = version_id
 
     def retire_unused(self, keep: set[str]) -> None:
-        """Unload what is neither kept, nor live, nor leased."""
+        """Unload what is neither kept, nor named by an alias, nor leased."""
         for version_id in self.loaded() - keep:
             with self._lock:
-                if self._leases[version_id] or version_id == self._live:
+                if self._leases[version_id] or version_id in self._aliases.values():
                     continue
                 # Under the lock: no turn can lease the version while it goes.
                 gone = self._engine.retire(version_id)
@@ -124,19 +129,34 @@ class Serving:
         """The number people read of a loaded version."""
         return self._numbers[version_id]
 
-    def take_lease(self, version: str | None = None) -> str:
-        """Fix a version for one turn and return its id; give it back when the turn ends.
+    def take_lease(self, version: str | None = None, conversation_id: str | None = None) -> str:
+        """Fix the version of one answer and return its id; see `lease_answers`."""
+        return self.lease_answers(1, version, conversation_id)[0].version_id
 
-        `version` is the id of a loaded version, or "live", "candidate" or "previous"; None
-        leaves the choice to the service. NotReadyError while nothing is loaded, NotFoundError
-        where no loaded version has that name.
+    def lease_answers(
+        self,
+        answers: int,
+        version: str | None = None,
+        conversation_id: str | None = None,
+        *,
+        compared: bool = False,
+    ) -> list[Lease]:
+        """Fix the version of each answer of a turn; give each back when the turn ends.
+
+        `version` is the id of a loaded version, or "live", "candidate" or "previous". Without
+        one it is the live version, or the candidate where the settings send this conversation,
+        or the second of answers that are compared, to a canary. NotReadyError while nothing is
+        loaded, NotFoundError where no loaded version has that name.
         """
         with self._lock:
-            if self._live is None:
+            if self.live_id is None:
                 raise NotReadyError(self.waits_for)
-            chosen = self._named(version or "live")
-            self._leases[chosen] += 1
-            return chosen
+            if version is None:
+                leases = self._choose(answers, conversation_id, compared)
+            else:
+                leases = [Lease(self._named(version))] * answers
+            self._leases.update(lease.version_id for lease in leases)
+            return leases
 
     def give_back(self, version_id: str) -> None:
         """End one turn's lease."""
@@ -188,37 +208,42 @@ class Serving:
         """The engine's own figures, None before it runs."""
         return None if self._engine is None else self._engine.stats()
 
+    def made_with(self) -> dict[str, Any]:
+        """What an answer depends on besides its version, prompt, seed and sampling settings."""
+        return {
+            "engine": type(self._engine).__name__,
+            "dtype": self._engine.stats().dtype,
+            "threads": self._settings.threads,
+            "max_prompt_tokens": self._settings.answers.max_prompt_tokens,
+        }
+
+    def _choose(self, answers: int, conversation_id: str | None, compared: bool) -> list[Lease]:
+        live, candidate = Lease(self._named("live")), self._aliases.get("candidate")
+        if candidate is None or candidate == live.version_id:
+            return [live] * answers
+        canary, wanted = Lease(candidate, canary=True), self._settings.answers
+        if compared:
+            second = canary if wanted.canary_in_comparisons else live
+            return [second if answer == 1 else live for answer in range(answers)]
+        chosen = conversation_id and _place(candidate, conversation_id) < wanted.canary_share
+        return [canary if chosen else live] * answers
+
     def _named(self, name: str) -> str:
         found = self._aliases.get(name, name)
-        if found in self._engine.loaded():
+        loaded = self.loaded()
+        if found in loaded:
             return found
         raise NotFoundError(
             f"no policy version {name!r} is loaded; loaded are "
-            f"{', '.join(sorted(self._aliases) + sorted(self._engine.loaded()))}"
+            f"{', '.join([*sorted(self._aliases), *sorted(loaded)])}; an operator can load "
+            "another beside the live one by `heed candidate VERSION`"
         )
 
-    def _smoke_answer(self, version_id: str, question: str) -> rlhf_engine.SampledAnswer:
-        events: queue.Queue[Event] = queue.Queue()
-        job = self._engine.submit(
-            version_id,
-            rlhf_engine.Prompt(id="smoke", question=question),
-            [1],
-            rlhf_engine.SamplingSettings(temperature=0.0, max_new_tokens=SMOKE_TOKENS),
-            events.put,
-            max_prompt_tokens=self._settings.answers.max_prompt_tokens,
-        )
-        try:
-            while True:
-                event = events.get(timeout=SMOKE_TIMEOUT_S)
-                if isinstance(event, Ended):
-                    return event.answer
-                if isinstance(event, Failed):
-                    raise PromotionError(f"version {version_id} fails to answer: {event.error}")
-        except queue.Empty as error:
-            job.cancel()
-            raise PromotionError(
-                f"version {version_id} gave no answer within {SMOKE_TIMEOUT_S} s"
-            ) from error
+
+def _place(version_id: str, conversation_id: str) -> float:
+    """A conversation's place in [0, 1), always the same beside one candidate."""
+    digest = hashlib.sha256(f"{version_id}/{conversation_id}".encode()).digest()
+    return int.from_bytes(digest[:4]) / 2**32
 
 
 def _torch_engine(base: Path, settings: Settings) -> Any:

@@ -106,7 +106,10 @@ class Turn(SQLModel, table=True):
 
 class Candidate(SQLModel, table=True):
     """One answer, written when it ended; append-only. `side` is "A" or "B" as shown, "" where it
-    was alone. `finish_reason` is "stop", "length" or "cancelled". Times in milliseconds."""
+    was alone. `finish_reason` is "stop", "length" or "cancelled". Times in milliseconds.
+
+    `engine` holds what a replay needs besides version, seed and settings (see
+    Serving.made_with); `canary` says that the service, not the asker, chose a candidate."""
 
     id: str = Field(default_factory=new_id, primary_key=True)
     turn_id: str = Field(foreign_key="turn.id", index=True)
@@ -117,6 +120,8 @@ class Candidate(SQLModel, table=True):
     finish_reason: str
     seed: int = Field(sa_type=BigInteger)
     settings: dict[str, Any] = _json(dict)
+    engine: dict[str, Any] = _json(dict)
+    canary: bool = False
     first_token_ms: int | None = None
     total_ms: int | None = None
     simulated: bool = False
@@ -284,8 +289,8 @@ class PolicyVersion(SQLModel, table=True):
 
 
 class Alias(SQLModel, table=True):
-    """A name that points to a version ("live", "previous"), moved by compare-and-swap on
-    `generation`."""
+    """A name that points to a version ("live", "candidate", "previous"), moved by compare-and-swap
+    on `generation` or on the version it named."""
 
     name: str = Field(primary_key=True)
     version_id: str = Field(foreign_key="policy_version.id")
