@@ -82,7 +82,10 @@ class ActiveJob:
         self.job = job
         self.rows: dict[tuple[str, int], int] = {}
         self._backbone = backbone
-        self._answers = [AnswerRow(backbone, job.request, at) for at in range(self.size)]
+        self._answers = [
+            AnswerRow(backbone.tokenizer, job.request.settings, job.request.prompt.id, seed, at)
+            for at, seed in enumerate(job.request.seeds)
+        ]
         self._left = list(dict.fromkeys(job.request.versions))
         self._reading: Reading | None = None
         self._ids = prompt_ids(backbone.tokenizer, job.request.prompt, self._room(context))
@@ -126,7 +129,8 @@ class ActiveJob:
     def take(self, version: str, drawn: Drawn, *, ended: bool) -> bool:
         """Tell a drawn token; whether the row has ended with it, by itself or at a stop text."""
         at = self.rows[version, drawn.row]
-        events = self._answers[at].take(drawn, ended=ended)
+        top = [(each.token_id, each.logprob) for each in drawn.top]
+        events = self._answers[at].take(drawn.token_id, drawn.plain, top, ended=ended)
         for event in events:
             self.job.tell(event)
         if isinstance(events[-1], Ended):
