@@ -23,14 +23,27 @@ from service.settings import Settings
 from service.swap import Swapper
 from service.tables import new_id
 from service.training import Conductor
-from service.web import asking, health, history, page, runs, versions, voting
+from service.web import (
+    asking,
+    health,
+    history,
+    openai_chat,
+    openai_feedback,
+    openai_models,
+    page,
+    runs,
+    versions,
+    voting,
+)
+from service.web.openai_errors import to_response
 from service.web.parts import Parts, provide_parts
-from service.web.problems import to_problem
 from service.web.security import LONGEST_BODY, RequestRules, add_headers
-from service.web.sessions import provide_operator, provide_person, provide_visitor
-
-DRAIN_S = 20.0
-"""How long answers that have begun may take to end when the server stops."""
+from service.web.sessions import (
+    provide_caller,
+    provide_operator,
+    provide_person,
+    provide_visitor,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +77,10 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
             versions.list_policies,
             versions.promote,
             versions.roll_back,
+            openai_chat.complete,
+            openai_models.list_models,
+            openai_models.show_model,
+            openai_feedback.give_feedback,
             health.live,
             health.ready,
         ],
@@ -71,13 +88,14 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
             "parts": Provide(provide_parts),
             "visitor": Provide(provide_visitor, sync_to_thread=True),
             "person": Provide(provide_person, sync_to_thread=True),
+            "caller": Provide(provide_caller, sync_to_thread=True),
             "operator": Provide(provide_operator, sync_to_thread=False),
         },
         lifespan=[_lifespan(parts)],
         state=State({"parts": parts}),
         middleware=[RequestRules(settings)],
         before_send=[add_headers],
-        exception_handlers={Exception: to_problem},
+        exception_handlers={Exception: to_response},
         request_max_body_size=LONGEST_BODY,
         openapi_config=OpenAPIConfig(
             title="Heed",
@@ -95,7 +113,9 @@ def _lifespan(parts: Parts) -> Callable[[Litestar], AbstractAsyncContextManager[
         async with AsyncExitStack() as stack:
             await _start(stack, parts)
             yield
-            log.info("server_stops", next=f"answers may end for up to {DRAIN_S:.0f} s")
+            drain_s = parts.settings.answers.drain_s
+            log.info("server_stops", next=f"answers may end for up to {drain_s:.0f} s")
+            await parts.answering.drain(drain_s)
 
     return lifespan
 
@@ -111,8 +131,7 @@ async def _start(stack: AsyncExitStack, parts: Parts) -> None:
         stack.push_async_callback(asyncio.to_thread, part.stop)
 
     await begin(Heartbeat(database, instance_id, f"http://{settings.host}:{settings.port}"))
-    stack.push_async_callback(parts.answering.close, DRAIN_S)
-    stack.push_async_callback(asyncio.to_thread, serving.close, DRAIN_S)
+    stack.push_async_callback(asyncio.to_thread, serving.close, 0.0)
     await begin(Swapper(database, settings, serving))
     await begin(Conductor(database, settings, instance_id))
     await begin(Scheduler(database, settings, instance_id))

@@ -188,10 +188,10 @@ def _own_candidate(session: Session, person: Person, candidate_id: str) -> tuple
 
 def _compared_sides(session: Session, turn: Turn) -> dict[str, Candidate]:
     rows = session.exec(select(Candidate).where(Candidate.turn_id == turn.id)).all()
-    sides = {row.side: row for row in rows if row.side in ("A", "B")}
-    if len(sides) != 2:
+    sides = {row.side: row for row in rows}
+    if set(sides) != {"A", "B"}:
         raise InvalidInputError(
-            f"turn {turn.id} has no two answers to compare; give a thumb to its answer instead"
+            f"turn {turn.id} has {len(sides)} answers, not two to compare; give thumbs instead"
         )
     if any(row.finish_reason == "cancelled" for row in sides.values()):
         raise InvalidInputError(

@@ -12,6 +12,7 @@ import secrets
 from sqlmodel import Session, select
 
 from service.database import insert_unless_there
+from service.errors import InvalidInputError
 from service.tables import Person, new_id
 
 LONGEST_TOKEN = 256
@@ -28,6 +29,23 @@ def visitor(session: Session, token: str | None) -> tuple[Person, str]:
     session.add(person)
     session.flush()
     return person, fresh
+
+
+def holder(session: Session, token: str) -> Person:
+    """Whoever holds this token; a new visitor, known by it from now on, where nobody does.
+
+    InvalidInputError for a token that is too long.
+    """
+    if len(token) > LONGEST_TOKEN:
+        raise InvalidInputError(f"the token has more than {LONGEST_TOKEN} characters; shorten it")
+    person = person_by_token(session, token)
+    if person is not None:
+        return person
+    number = new_id()
+    newcomer = Person(id=number, name=f"Visitor {number[:4]}", token_hash=_hash(token))
+    # Of two first requests at the same time, one makes the visitor and the other finds it.
+    insert_unless_there(session, newcomer)
+    return session.exec(select(Person).where(Person.token_hash == _hash(token))).one()
 
 
 def person_by_token(session: Session, token: str | None) -> Person | None:

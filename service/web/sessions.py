@@ -11,6 +11,7 @@ from litestar.exceptions import NotAuthorizedException, PermissionDeniedExceptio
 
 from service import people
 from service.database import session
+from service.errors import InvalidInputError
 from service.settings import Settings
 from service.tables import Person
 from service.web.parts import GivenParts
@@ -19,7 +20,7 @@ COOKIE = "heed_session"
 COOKIE_AGE_S = 365 * 24 * 3600
 
 GivenPerson = NamedDependency[Person]
-"""Whoever asks, as a parameter of a handler: `visitor`, `person` or `operator`."""
+"""Whoever asks, as a parameter of a handler: `visitor`, `person`, `caller` or `operator`."""
 
 
 def provide_visitor(request: Request[Any, Any, Any], parts: GivenParts) -> Person:
@@ -39,6 +40,18 @@ def provide_person(request: Request[Any, Any, Any], parts: GivenParts) -> Person
     if person is None:
         raise NotAuthorizedException("you have no session here; open the page first")
     return person
+
+
+def provide_caller(request: Request[Any, Any, Any], parts: GivenParts) -> Person:
+    """The person of the bearer token, as of a session cookie of the same value; 401 without one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise NotAuthorizedException("send your key in a header: Authorization: Bearer YOUR_KEY")
+    try:
+        with session(parts.database) as opened:
+            return people.holder(opened, token.strip())
+    except InvalidInputError as error:
+        raise NotAuthorizedException(str(error)) from error
 
 
 def provide_operator(person: GivenPerson, parts: GivenParts) -> Person:

@@ -138,7 +138,7 @@ def test_a_choice_that_is_none_is_refused(
 
 def test_a_turn_with_one_answer_cannot_be_compared(engine: Engine) -> None:
     talk = make_talk(engine, answers=("There are 25.",))
-    with session(engine) as opened, pytest.raises(InvalidInputError, match="no two answers"):
+    with session(engine) as opened, pytest.raises(InvalidInputError, match="not two to compare"):
         record_comparison(opened, talk.person, talk.turn, "A")
 
 

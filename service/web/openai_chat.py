@@ -1,0 +1,167 @@
+"""Journey 1 for clients of OpenAI's chat API: `POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from litestar import Request, Response, post
+from litestar.background_tasks import BackgroundTask
+from litestar.exceptions import HTTPException
+from litestar.params import JSONBody
+from litestar.response import Stream
+
+import rlhf_engine
+from rlhf_engine.records import from_json
+from service.askable import DEFAULT, find_askable
+from service.asked_turn import AskedTurn
+from service.database import session
+from service.errors import InvalidInputError, NotFoundError
+from service.serving import NotReadyError
+from service.turn_events import AnswerEnded, TokenPiece, TurnFailed
+from service.web import openai_answer as answers
+from service.web.openai_errors import ModelNotFoundError, ParameterError
+from service.web.openai_request import ChatRequest, options_of, question_of
+from service.web.openai_stream import ChunkWriter, lines
+from service.web.parts import GivenParts, Parts
+from service.web.sessions import GivenPerson
+
+CLIENT_GONE = 499
+"""The status of a request whose client left; nobody reads it."""
+
+Result = TypeVar("Result")
+
+
+@post(
+    "/v1/chat/completions",
+    status_code=200,
+    tags=["OpenAI"],
+    summary="Answer a conversation",
+    description="OpenAI's chat completions; see docs/api.md for what is supported.",
+)
+async def complete(
+    request: Request[Any, Any, Any],
+    caller: GivenPerson,
+    parts: GivenParts,
+    data: JSONBody[ChatRequest],
+) -> Response[Any]:
+    """Answer the last user message, at once or as a stream."""
+    question = question_of(data)
+    version = await asyncio.to_thread(_version, parts, data.model)
+    options = options_of(data, version, parts.settings.answers)
+    await asyncio.to_thread(_require_room, parts, question, options.instructions)
+    try:
+        asked = await parts.answering.ask(caller, question, options=options)
+    except NotFoundError as error:
+        raise ModelNotFoundError(str(error)) from error
+    except InvalidInputError as error:
+        raise ParameterError(str(error), "messages") from error
+    if data.stream:
+        return _stream(parts, asked, data)
+    return Response(await _unless_gone(request, _whole(parts, asked, data)))
+
+
+def _version(parts: Parts, model: str) -> str | None:
+    if model in (DEFAULT, "live"):
+        return None if model == DEFAULT else model
+    with session(parts.database) as opened:
+        try:
+            return find_askable(opened, parts.serving, model).version.id
+        except NotFoundError as error:
+            raise ModelNotFoundError(str(error)) from error
+
+
+def _require_room(parts: Parts, question: str, instructions: str) -> None:
+    """Refuse what could only be answered in part: history may be left out, these may not."""
+    prompt = rlhf_engine.Prompt("", question, instructions=instructions)
+    length = _prompt_tokens(parts, prompt, None)
+    limit = parts.settings.answers.max_prompt_tokens
+    if length > limit:
+        raise ParameterError(
+            f"instructions and question have {length} tokens; at most {limit} are read "
+            "(the setting answers.max_prompt_tokens), shorten them",
+            "messages",
+            "context_length_exceeded",
+        )
+
+
+def _prompt_tokens(parts: Parts, prompt: rlhf_engine.Prompt, limit: int | None) -> int:
+    if parts.serving.base is None:
+        raise NotReadyError(parts.serving.waits_for)
+    counted: int = rlhf_engine.count_prompt_tokens(parts.serving.base, prompt, limit)
+    return counted
+
+
+async def _usage(parts: Parts, asked: AskedTurn, completion_tokens: int) -> answers.Usage:
+    prompt = from_json(rlhf_engine.Prompt, asked.turn.prompt)
+    limit = parts.settings.answers.max_prompt_tokens
+    read = await asyncio.to_thread(_prompt_tokens, parts, prompt, limit)
+    return answers.Usage(read, completion_tokens, read + completion_tokens)
+
+
+async def _whole(parts: Parts, asked: AskedTurn, data: ChatRequest) -> answers.Completion:
+    """Wait for all answers; NotReadyError where the engine could not finish them."""
+    places = {row.side: index for index, row in enumerate(asked.rows)}
+    choices = [
+        answers.Choice(index, answers.choice_id(asked, index), answers.Said(""), "stop")
+        for index in range(len(asked.rows))
+    ]
+    drawn: list[list[answers.DrawnLogprob]] = [[] for _ in choices]
+    reader = asked.events()
+    try:
+        async for numbered in reader:
+            event = numbered.event
+            if isinstance(event, TurnFailed):
+                raise NotReadyError(event.detail)
+            if isinstance(event, TokenPiece):
+                drawn[places[event.side]].append(answers.drawn(event))
+            elif isinstance(event, AnswerEnded):
+                choice = choices[places[event.side]]
+                choice.message.content = event.text
+                choice.finish_reason = event.finish_reason
+    finally:
+        await reader.aclose()
+    if data.logprobs:
+        for choice, tokens in zip(choices, drawn, strict=True):
+            choice.logprobs = answers.Logprobs(tokens)
+    version = asked.version_ids[0]
+    usage = await _usage(parts, asked, sum(len(tokens) for tokens in drawn))
+    created = int(asked.turn.created_at.timestamp())
+    number = answers.completion_id(asked)
+    return answers.Completion(number, created, version, version, choices, usage)
+
+
+async def _unless_gone(
+    request: Request[Any, Any, Any], work: Coroutine[Any, Any, Result]
+) -> Result:
+    """The work's result; it is cancelled as soon as the client closes the connection."""
+    task, gone = asyncio.create_task(work), asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise HTTPException("the client left", status_code=CLIENT_GONE)
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _gone(request: Request[Any, Any, Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _stream(parts: Parts, asked: AskedTurn, data: ChatRequest) -> Stream:
+    reader = asked.events()
+
+    async def usage(tokens: int) -> answers.Usage:
+        return await _usage(parts, asked, tokens)
+
+    return Stream(
+        lines(ChunkWriter(asked, data), reader, usage),
+        media_type="text/event-stream; charset=utf-8",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        # A client may leave before the first line is asked for, or while one is being sent.
+        background=BackgroundTask(reader.aclose),
+    )
