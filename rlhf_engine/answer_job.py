@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -105,7 +105,15 @@ class ActiveJob:
         """Whether every answer has ended."""
         return not self.reads and not self.rows
 
-    def read_on(self, adapters: dict[str, str | None]) -> tuple[str, Reading] | None:
+    def numbers(self, version: str) -> list[int]:
+        """The decoder's numbers of the rows that this version answers now."""
+        return [number for own, number in self.rows if own == version]
+
+    def uses(self, version: str) -> bool:
+        """Whether this version answers a row now."""
+        return bool(self.numbers(version))
+
+    def read_on(self, adapters: Mapping[str, str | None]) -> tuple[str, Reading] | None:
         """Read a chunk of the prompt; the version and the reading when it is whole."""
         version = self._left[0]
         if self._reading is None:

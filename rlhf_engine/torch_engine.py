@@ -23,10 +23,11 @@ import structlog
 import torch
 
 from rlhf_engine.answer_events import Ended, EngineStats, Event, Failed, Token
-from rlhf_engine.answer_job import ActiveJob, Job, OnEvent, Request
+from rlhf_engine.answer_job import Job, OnEvent, Request
+from rlhf_engine.answer_rounds import AnswerRounds
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.base_policy import check_base
-from rlhf_engine.decoding import BATCH_SIZE, Decoder
+from rlhf_engine.decoding import BATCH_SIZE
 from rlhf_engine.errors import (
     Cancelled,
     EngineError,
@@ -72,10 +73,9 @@ class TorchEngine:
         self._accepting = False
         self._stop_at: float | None = None
         # Touched by the engine's thread only (read by stats):
-        self._active: list[ActiveJob] = []
-        self._decoders: dict[str, Decoder] = {}
+        self._rounds: AnswerRounds | None = None
         self._round_began: float | None = None
-        self._ended = self._failed = self._tokens = 0
+        self._ended = self._failed = 0
         self._backbone: Backbone | None = None
         self._context = 0
         self._thread: threading.Thread | None = None
@@ -175,15 +175,19 @@ class TorchEngine:
             return EngineStats(
                 ready=self._accepting and self._thread is not None and self._thread.is_alive(),
                 dtype=self._dtype,
-                active=len(self._active),
-                rows=sum(len(decoder.active) for decoder in list(self._decoders.values())),
+                active=self._jobs,
+                rows=0 if self._rounds is None else self._rounds.rows,
                 waiting=len(self._waiting),
                 ended=self._ended,
                 failed=self._failed,
-                tokens=self._tokens,
+                tokens=0 if self._rounds is None else self._rounds.tokens,
                 using={version: self._using[version] for version in self._adapters},
                 round_s=0.0 if began is None else time.monotonic() - began,
             )
+
+    @property
+    def _jobs(self) -> int:
+        return 0 if self._rounds is None else self._rounds.jobs
 
     def _check_room(self, versions: Sequence[str]) -> None:
         if not self._accepting:
@@ -242,11 +246,12 @@ class TorchEngine:
         backbone = Backbone.load(self.base, self._dtype)
         with self._changed:
             self._backbone, self._accepting = backbone, self._stop_at is None
+            self._rounds = AnswerRounds(backbone, self._context, self._max_rows, self._finish)
 
     def _wait_for_work(self) -> bool:
         """False when it is time to stop."""
         with self._changed:
-            while not (self._orders or self._waiting or self._active):
+            while not (self._orders or self._waiting or self._jobs):
                 if self._stop_at is not None:
                     return False
                 self._changed.wait()
@@ -255,11 +260,12 @@ class TorchEngine:
     def _round(self) -> None:
         self._round_began = time.monotonic()
         self._carry_out_orders()
-        self._drop_cancelled()
+        self._drop_withdrawn()
         self._admit()
-        self._read()
-        for version in list(self._decoders):
-            self._step(version)
+        with self._changed:
+            adapters = dict(self._adapters)
+        assert self._rounds is not None
+        self._rounds.go_on(adapters)
         self._round_began = None
 
     def _carry_out_orders(self) -> None:
@@ -270,88 +276,22 @@ class TorchEngine:
                 order = self._orders.popleft()
             order()
 
-    def _drop_cancelled(self) -> None:
+    def _admit(self) -> None:
+        """Take in waiting jobs, in their order, while there is room for all of their answers."""
+        assert self._rounds is not None
+        while True:
+            with self._changed:
+                if not self._waiting or len(self._waiting[0].request.seeds) > self._rounds.room:
+                    return
+                job = self._waiting.popleft()
+            self._rounds.admit(job)
+
+    def _drop_withdrawn(self) -> None:
         with self._changed:
             left = [job for job in self._waiting if job.cancelled]
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
         for job in left:
             self._finish(job, Cancelled("the question was withdrawn while it waited"))
-        for active in [each for each in self._active if each.job.cancelled]:
-            self._end(active, Cancelled("the answer was cancelled; ask again for a new one"))
-
-    def _admit(self) -> None:
-        """Take in waiting jobs, in their order, while there is room for all of their rows."""
-        assert self._backbone is not None
-        while True:
-            room = self._max_rows - sum(active.size for active in self._active)
-            with self._changed:
-                if not self._waiting or len(self._waiting[0].request.seeds) > room:
-                    return
-                job = self._waiting.popleft()
-            try:
-                self._active.append(ActiveJob(job, self._backbone, self._context))
-            except Exception as error:  # noqa: BLE001 - one job's failure must not end the engine
-                self._finish(job, _as_engine_error(error))
-
-    def _read(self) -> None:
-        """Read a chunk of the prompt that has waited longest: no more, since rows wait for it."""
-        active = next((each for each in self._active if each.reads), None)
-        if active is None:
-            return
-        try:
-            self._read_on(active)
-        except Exception as error:  # noqa: BLE001 - one job's failure must not end the engine
-            self._end(active, _as_engine_error(error))
-
-    def _read_on(self, active: ActiveJob) -> None:
-        with self._changed:
-            adapters = dict(self._adapters)
-        read = active.read_on(adapters)
-        if read is None:
-            return
-        version, reading = read
-        if version not in self._decoders:
-            assert self._backbone is not None
-            self._decoders[version] = Decoder(self._backbone, adapters[version], plain=True)
-        seeds, settings = active.seeds_of(version), active.job.request.settings
-        active.joined(version, self._decoders[version].join(reading, seeds, settings))
-
-    def _step(self, version: str) -> None:
-        """One token for each row of a version; its decoder goes when its last row has ended."""
-        decoder = self._decoders[version]
-        owners = {
-            number: active
-            for active in self._active
-            for (own, number) in active.rows
-            if own == version
-        }
-        try:
-            drawn = decoder.step()
-        except Exception as error:  # noqa: BLE001 - a version's failure must not end the engine
-            for active in dict.fromkeys(owners.values()):
-                self._end(active, _as_engine_error(error))
-            return
-        going_on = set(decoder.active)
-        self._tokens += len(drawn)
-        for item in drawn:
-            active = owners[item.row]
-            if active.take(version, item, ended=item.row not in going_on):
-                decoder.forget(item.row)
-            if active.done:
-                self._end(active, None)
-        self._forget_idle(version)
-
-    def _end(self, active: ActiveJob, error: EngineError | None) -> None:
-        """Take a job out, with what is left of its rows."""
-        self._active.remove(active)
-        for version, number in active.rows:
-            self._decoders[version].forget(number)
-            self._forget_idle(version)
-        self._finish(active.job, error)
-
-    def _forget_idle(self, version: str) -> None:
-        if version in self._decoders and self._decoders[version].done:
-            del self._decoders[version]
 
     def _finish(self, job: Job, error: EngineError | None) -> None:
         with self._changed:
@@ -367,12 +307,14 @@ class TorchEngine:
         with self._changed:
             self._accepting = False
             self._stop_at = self._stop_at or time.monotonic()
-            left = [active.job for active in self._active] + list(self._waiting)
-            self._active, self._decoders, self._waiting = [], {}, deque()
+            left, self._waiting = list(self._waiting), deque()
         self._carry_out_orders()
+        stopped = GenerationError("the engine stopped before the answer ended")
+        if self._rounds is not None:
+            self._rounds.close(stopped)
         for job in left:
-            self._finish(job, GenerationError("the engine stopped before the answer ended"))
-        self._backbone = None
+            self._finish(job, stopped)
+        self._backbone = self._rounds = None
 
     def _add(self, version_id: str, files: AdapterFiles | None) -> None:
         """Without adapter files it is version 0, the base policy alone."""
@@ -387,10 +329,3 @@ class TorchEngine:
     def _drop(self, name: str) -> None:
         assert self._backbone is not None
         drop(self._backbone, name, {other for other in self._adapters.values() if other})
-
-
-def _as_engine_error(error: Exception) -> EngineError:
-    if isinstance(error, EngineError):
-        return error
-    log.error("answer_failed", error=repr(error))
-    return GenerationError(f"the answer could not be generated: {error}")
