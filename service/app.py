@@ -57,7 +57,8 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
     database = open_database(settings.database)
     check_schema(database)
     serving = Serving(settings, engine_factory)
-    parts = Parts(settings, database, serving, Answering(database, settings, serving))
+    answering = Answering(database, settings, serving)
+    parts = Parts(settings, database, serving, answering, Swapper(database, settings, serving))
     return Litestar(
         route_handlers=[
             page.page,
@@ -132,6 +133,6 @@ async def _start(stack: AsyncExitStack, parts: Parts) -> None:
 
     await begin(Heartbeat(database, instance_id, f"http://{settings.host}:{settings.port}"))
     stack.push_async_callback(asyncio.to_thread, serving.close, 0.0)
-    await begin(Swapper(database, settings, serving))
+    await begin(parts.swapper)
     await begin(Conductor(database, settings, instance_id))
     await begin(Scheduler(database, settings, instance_id))

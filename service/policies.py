@@ -1,16 +1,17 @@
-"""Policy versions as rows: registering them, asking for a promotion, moving the live alias.
+"""Policy versions as rows: registering them, asking for a promotion, moving the aliases.
 
 A version goes live by one row, `live`, that comes to name it; `previous` then names the
-one before, for a rollback. Loading and trying the version first is swap.py's work.
+one before, for a rollback. `candidate` names the version that waits for approval, which
+canary answers come from. Loading and trying a version first is swap.py's work.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlmodel import Session, col, func, select
 
 import rlhf_engine
@@ -19,7 +20,8 @@ from service.errors import ConflictError, NotFoundError, PromotionError
 from service.settings import Settings
 from service.tables import Alias, PolicyVersion, Promotion, TrainingRun, now
 
-AliasName = Literal["live", "previous"]
+AliasName = Literal["live", "candidate", "previous"]
+ALIASES: tuple[AliasName, ...] = get_args(AliasName)
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +78,11 @@ def register_candidate(
 
 
 def find_version(session: Session, name: str) -> PolicyVersion:
-    """The version a person means: its number ("7", "v7"), id, or the only id that begins so."""
+    """The version a person means: its number ("7", "v7"), id, the only id that begins so, or
+    what an alias names."""
+    for alias in ALIASES:
+        if name == alias and (named := aliased(session, alias)):
+            return named
     number = name.removeprefix("v")
     if number.isascii() and number.isdigit() and len(number) < 10:
         by_number = select(PolicyVersion).where(PolicyVersion.number == int(number))
@@ -97,12 +103,49 @@ def aliased(session: Session, name: AliasName) -> PolicyVersion | None:
     return session.exec(statement.execution_options(populate_existing=True)).first()
 
 
+def all_aliased(session: Session) -> dict[str, PolicyVersion]:
+    """What each alias names, by one query."""
+    statement = select(Alias.name, PolicyVersion).join(PolicyVersion)
+    return dict(session.exec(statement.execution_options(populate_existing=True)).all())
+
+
 def live_version(session: Session) -> PolicyVersion:
     """The version now in service; NotFoundError before the base policy is registered."""
     version = aliased(session, "live")
     if version is None:
         raise NotFoundError("no policy is live yet; `heed serve` or `heed fetch-base` brings one")
     return version
+
+
+def set_candidate(session: Session, version_id: str, by: str) -> PolicyVersion:
+    """Make a version the candidate; the server loads it beside the live one.
+
+    NotFoundError for an unknown version, PromotionError where its gate rejected it,
+    ConflictError where it is live or another process moved the alias meanwhile.
+    """
+    version = _promotable(session, version_id)
+    known = session.get(Alias, "candidate", populate_existing=True)
+    if known is None:
+        done = insert_unless_there(session, Alias(name="candidate", version_id=version_id))
+    else:
+        done = known.version_id == version_id or _moved(
+            session, version_id, Alias.name == "candidate", Alias.generation == known.generation
+        )
+    if not done:
+        raise ConflictError("another process set a candidate meanwhile; look, and try again")
+    session.expire_all()
+    log.info("candidate_set", version=version_id, by=by)
+    return version
+
+
+def clear_candidate(session: Session, version_id: str, why: str) -> bool:
+    """Let the alias name no version any more; False where it does not name this one."""
+    named = (col(Alias.name) == "candidate", col(Alias.version_id) == version_id)
+    cleared = changed_rows(session.execute(delete(Alias).where(*named))) == 1
+    session.expire_all()
+    if cleared:
+        log.info("candidate_cleared", version=version_id, why=why)
+    return cleared
 
 
 def request_promotion(
@@ -119,17 +162,8 @@ def request_promotion(
     an unknown version, ConflictError where it is live, PromotionError where its gate
     rejected it.
     """
-    version = session.get(PolicyVersion, version_id)
-    if version is None:
-        raise NotFoundError(f"there is no policy version {version_id}; `heed policies` lists them")
+    _promotable(session, version_id)
     live = aliased(session, "live")
-    if live is not None and live.id == version_id:
-        raise ConflictError(f"version {version.number} is live already")
-    if version.state == "rejected":
-        raise PromotionError(
-            f"version {version.number} was rejected by its gate (run {version.run_id}); "
-            "train again with more evidence, or change the gate in training.plan"
-        )
     waiting = select(Promotion).where(
         Promotion.version_id == version_id, Promotion.state == "requested"
     )
@@ -168,23 +202,19 @@ def move_alias(session: Session, promotion: Promotion) -> PolicyVersion:
     speaks of another live version.
     """
     _decide(session, promotion.id, state="done")
-    moved = update(Alias).where(col(Alias.name) == "live")
+    expected = [col(Alias.name) == "live"]
     if promotion.replaced_id is None:
         insert_unless_there(session, Alias(name="live", version_id=promotion.version_id))
     else:
-        moved = moved.where(col(Alias.version_id) == promotion.replaced_id)
-    done = session.execute(
-        moved.values(
-            version_id=promotion.version_id, generation=Alias.generation + 1, moved_at=now()
-        )
-    )
-    if not changed_rows(done):
+        expected.append(col(Alias.version_id) == promotion.replaced_id)
+    if not _moved(session, promotion.version_id, *expected):
         raise ConflictError(
             f"another version went live since promotion {promotion.id} was asked for; "
             "compare the candidate with that one and ask again"
         )
     if promotion.replaced_id is not None:
         _keep_previous(session, promotion.replaced_id)
+    clear_candidate(session, promotion.version_id, "it is live")
     _set_states(session, promotion)
     session.expire_all()
     log.info("alias_moved", version=promotion.version_id, replaced=promotion.replaced_id)
@@ -206,13 +236,29 @@ def _decide(session: Session, promotion_id: str, **values: Any) -> None:
 
 def _keep_previous(session: Session, version_id: str) -> None:
     row = Alias(name="previous", version_id=version_id)
-    if insert_unless_there(session, row):
-        return
-    session.execute(
-        update(Alias)
-        .where(col(Alias.name) == "previous")
-        .values(version_id=version_id, generation=Alias.generation + 1, moved_at=now())
-    )
+    if not insert_unless_there(session, row):
+        _moved(session, version_id, col(Alias.name) == "previous")
+
+
+def _moved(session: Session, version_id: str, *expected: Any) -> bool:
+    """Compare and swap: point the alias rows that are as expected to another version."""
+    values = {"version_id": version_id, "generation": Alias.generation + 1, "moved_at": now()}
+    return changed_rows(session.execute(update(Alias).where(*expected).values(**values))) == 1
+
+
+def _promotable(session: Session, version_id: str) -> PolicyVersion:
+    version = session.get(PolicyVersion, version_id)
+    if version is None:
+        raise NotFoundError(f"there is no policy version {version_id}; `heed policies` lists them")
+    live = aliased(session, "live")
+    if live is not None and live.id == version_id:
+        raise ConflictError(f"version {version.number} is live already")
+    if version.state == "rejected":
+        raise PromotionError(
+            f"version {version.number} was rejected by its gate (run {version.run_id}); "
+            "train again with more evidence, or change the gate in training.plan"
+        )
+    return version
 
 
 def _set_states(session: Session, promotion: Promotion) -> None:

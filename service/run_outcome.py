@@ -19,7 +19,7 @@ import rlhf_engine
 from rlhf_engine.records import to_json
 from service import policies, run_plan
 from service.database import session
-from service.errors import PromotionError
+from service.errors import ConflictError, PromotionError
 from service.leases import live_server
 from service.settings import Settings
 from service.tables import Alias, GateReport, PolicyVersion, Promotion, TrainingRun
@@ -68,8 +68,10 @@ def settle(
             if candidate.state == "candidate":
                 candidate.state = "rejected"
                 opened.add(candidate)
+                policies.clear_candidate(opened, candidate.id, "its gate rejected it")
             return Outcome("refused", candidate.id)
     if plan.gate.approval_required:
+        _name_candidate(engine, candidate)
         return Outcome("awaiting_approval", candidate.id)
     try:
         error = promote(engine, settings, candidate.id, "the gate", gate.sentence, run.id)
@@ -99,6 +101,15 @@ def promote(
         # The server picks the row up as soon as it is committed.
         promotion_id = promotion.id
     return _see_through(engine, settings, promotion_id)
+
+
+def _name_candidate(engine: Engine, candidate: PolicyVersion) -> None:
+    """Let canary answers come from it; whether they do or not, it can be approved."""
+    try:
+        with session(engine) as opened:
+            policies.set_candidate(opened, candidate.id, "the gate")
+    except ConflictError as error:
+        log.warning("candidate_not_set", error=str(error), next="heed candidate sets it")
 
 
 def _see_through(engine: Engine, settings: Settings, promotion_id: str) -> str | None:

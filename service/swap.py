@@ -1,12 +1,17 @@
 """The swap: a requested version is loaded beside the live one, tried, and made live.
 
-One thread of the server does it, and also follows an alias that another process moved.
-Where no server lives, `promote_directly` moves the alias after verifying the files.
+Two threads of the server do it. The loader reads, verifies and tries versions, which takes
+its time; the follower moves between versions that are in memory, so that a rollback waits
+for nothing. Both follow the alias rows, whoever moved them. Where no server lives,
+`promote_directly` moves the alias after verifying the files.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable, Mapping
+from time import monotonic
 
 import structlog
 from sqlalchemy import Engine
@@ -20,54 +25,114 @@ from service.serving import Serving
 from service.settings import Settings
 from service.tables import PolicyVersion, Promotion
 
-POLL_S = 0.5
+POLL_S = 0.25
+"""How soon what another process asked for is seen; this process wakes the threads itself."""
+
 RETRY_S = 10.0
+UNLOADABLE_S = 60.0
+"""How long a version that could not be loaded is left alone."""
+
 STOP_S = 10.0
 
 log = structlog.get_logger(__name__)
 
 
 class Swapper:
-    """The thread that brings versions into service, from the base policy at the start on."""
+    """The threads that bring versions into service, from the base policy at the start on."""
 
     def __init__(self, database: Engine, settings: Settings, serving: Serving) -> None:
         self._database, self._settings, self._serving = database, settings, serving
-        self._unloadable: set[str] = set()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="swapper", daemon=True)
+        self._moving = threading.Lock()
+        """Held from reading or moving the live alias until the serving follows it."""
+        self._loading: str | None = None
+        self._failed_at: dict[str, float] = {}
+        self._tried: set[str] = set()
+        self._stop, self._opened = threading.Event(), threading.Event()
+        self._wake_ups = (threading.Event(), threading.Event())
+        works = (("loader", self._run_loader), ("follower", self._run_follower))
+        self._threads = [
+            threading.Thread(target=work, name=f"swap-{name}", daemon=True) for name, work in works
+        ]
 
     def start(self) -> None:
         """Begin in the background; `serving.ready` tells when questions are answered."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """Look at once: a row was written."""
+        for wake_up in self._wake_ups:
+            wake_up.set()
 
     def stop(self) -> None:
         """Begin nothing new; wait a little for what is under way (fetching may take long)."""
         self._stop.set()
-        self._thread.join(STOP_S)
+        self._opened.set()
+        self.wake()
+        for thread in self._threads:
+            thread.join(STOP_S)
 
-    def _run(self) -> None:
-        while not self._stop.is_set() and not self._opened():
+    def _run_loader(self) -> None:
+        while not self._stop.is_set() and not self._opens():
             self._stop.wait(RETRY_S)
-        while not self._stop.wait(POLL_S):
+        self._opened.set()
+        self._repeat(self._load_wanted, self._wake_ups[0], RETRY_S)
+
+    def _run_follower(self) -> None:
+        self._opened.wait()
+        self._repeat(self._follow, self._wake_ups[1], POLL_S)
+
+    def _repeat(self, look: Callable[[], None], wake_up: threading.Event, wait_s: float) -> None:
+        while not self._stop.is_set():
             try:
-                self.look()
+                look()
             except (HeedError, rlhf_engine.EngineError, OSError) as error:
                 log.warning("swap_not_looked_for", error=str(error), next="tries again")
+            wake_up.wait(wait_s)
+            wake_up.clear()
 
-    def look(self) -> None:
-        """Do what is due: requested promotions, an alias moved elsewhere, unused versions."""
-        with session(self._database) as opened:
-            waiting = select(Promotion).where(Promotion.state == "requested")
-            requested = opened.exec(waiting.order_by(col(Promotion.created_at))).all()
-        for promotion in requested:
-            self._promote(promotion)
-        with session(self._database) as opened:
-            live, previous = policies.live_version(opened), policies.aliased(opened, "previous")
-        if live.id != self._serving.live_id:
-            self._follow(live)
-        self._serving.retire_unused({live.id} | ({previous.id} if previous else set()))
+    # The follower's work: nothing here reads a file or asks the engine for an answer.
 
-    def _opened(self) -> bool:
+    def _follow(self) -> None:
+        requested = self._requested()
+        for promotion, version in requested:
+            if self._is_warm(version):
+                self._move(promotion, version)
+        with self._moving:
+            with session(self._database) as opened:
+                named = policies.all_aliased(opened)
+            self._point(named)
+        kept = {version.id for version in named.values()}
+        self._serving.retire_unused(kept | {self._loading or ""})
+        self._tried &= self._serving.loaded()
+        if requested or kept - self._serving.loaded() or self._untried(named):
+            self._wake_ups[0].set()
+
+    def _point(self, named: Mapping[str, PolicyVersion]) -> None:
+        loaded, live = self._serving.loaded(), named["live"]
+        if live.id != self._serving.live_id and live.id in loaded:
+            self._serving.make_live(live.id)
+            log.info("swapped", version=live.id, number=live.number, by="another process")
+        for name, usable in (("previous", loaded), ("candidate", loaded & self._tried)):
+            found = named.get(name)
+            self._serving.point(name, found.id if found and found.id in usable else None)
+
+    def _untried(self, named: Mapping[str, PolicyVersion]) -> bool:
+        return "candidate" in named and named["candidate"].id not in self._tried
+
+    def _is_warm(self, version: PolicyVersion) -> bool:
+        """Whether it was live before and is still in memory: nothing is left to find out."""
+        return version.state == "retired" and version.id in self._serving.loaded()
+
+    def _move(self, promotion: Promotion, version: PolicyVersion) -> None:
+        with self._moving:
+            if _moved(self._database, promotion.id):
+                self._serving.make_live(version.id)
+                log.info("swapped", version=version.id, number=version.number, by=promotion.by)
+
+    # The loader's work.
+
+    def _opens(self) -> bool:
         try:
             self._open()
         except (HeedError, rlhf_engine.EngineError, OSError) as error:
@@ -86,13 +151,13 @@ class Swapper:
         self._serving.waits_for = "the base policy is still loading"
         if self._serving.base is None:
             self._serving.open(base)
-        self._load_live(version_0)
+        self._serve_best(version_0)
 
     def _tell_progress(self, note: str, done: int, total: int) -> None:
         share = f" ({done * 100 // total}%)" if total else ""
         self._serving.waits_for = f"the base policy is being fetched: {note}{share}"
 
-    def _load_live(self, version_0: PolicyVersion) -> None:
+    def _serve_best(self, version_0: PolicyVersion) -> None:
         """Serve the live version, or the best earlier one that still loads: better than none."""
         with session(self._database) as opened:
             live, previous = policies.live_version(opened), policies.aliased(opened, "previous")
@@ -101,42 +166,81 @@ class Swapper:
                 self._serving.make_live(version.id)
                 log.info("serving", version=version.id, number=version.number)
                 break
-        if previous is not None and self._serving.live_id == live.id:
-            self._loads(previous)
 
-    def _follow(self, version: PolicyVersion) -> None:
-        if version.id not in self._unloadable and self._loads(version):
-            self._serving.make_live(version.id)
-            log.info("swapped", version=version.id, number=version.number, by="another process")
+    def _load_wanted(self) -> None:
+        """Load what the aliases name, so that the follower can; then do what is requested."""
+        with session(self._database) as opened:
+            named = policies.all_aliased(opened)
+        for version in named.values():
+            if version.id not in self._serving.loaded():
+                self._loads(version)
+        if self._untried(named) and named["candidate"].id in self._serving.loaded():
+            self._try_candidate(named["candidate"])
+        for promotion, version in self._requested():
+            if not self._is_warm(version):
+                self._promote(promotion, version)
 
     def _loads(self, version: PolicyVersion) -> bool:
+        if self._is_left_alone(version):
+            return False
         try:
             self._serving.load(version.id, version.number)
         except (rlhf_engine.EngineError, OSError) as error:
-            self._unloadable.add(version.id)
-            log.warning(
-                "version_not_loaded",
-                version=version.id,
-                number=version.number,
-                error=str(error),
-                next="restore its folder, or roll back",
-            )
+            self._leave_alone(version, error, "restore its folder, or roll back")
             return False
+        self._wake_ups[1].set()
         return True
 
-    def _promote(self, promotion: Promotion) -> None:
-        with session(self._database) as opened:
-            version = opened.get_one(PolicyVersion, promotion.version_id)
+    def _try_candidate(self, version: PolicyVersion) -> None:
+        """Canary answers come from a candidate once it has answered the smoke questions."""
+        if self._is_left_alone(version):
+            return
+        try:
+            self._serving.try_out(version.id)
+        except (HeedError, rlhf_engine.EngineError) as error:
+            self._leave_alone(version, error, "heed candidate --clear, or train again")
+            return
+        self._tried.add(version.id)
+        self._wake_ups[1].set()
+
+    def _is_left_alone(self, version: PolicyVersion) -> bool:
+        return monotonic() < self._failed_at.get(version.id, -math.inf) + UNLOADABLE_S
+
+    def _leave_alone(self, version: PolicyVersion, error: Exception, what_next: str) -> None:
+        self._failed_at[version.id] = monotonic()
+        log.warning(
+            "version_not_usable",
+            version=version.id,
+            number=version.number,
+            error=str(error),
+            next=what_next,
+        )
+
+    def _promote(self, promotion: Promotion, version: PolicyVersion) -> None:
         log.info("swap_began", promotion=promotion.id, version=version.id, number=version.number)
+        # Else the follower would retire it before it is live.
+        self._loading = version.id
         try:
             self._serving.load(version.id, version.number)
             self._serving.try_out(version.id)
         except Exception as error:  # noqa: BLE001 - whatever a new version does, the live one stays
             _refuse(self._database, promotion.id, f"version {version.number}: {error}")
-            return
-        if _moved(self._database, promotion.id):
-            self._serving.make_live(version.id)
-            log.info("swapped", version=version.id, number=version.number, by=promotion.by)
+            with session(self._database) as opened:
+                policies.clear_candidate(opened, version.id, "it cannot go live")
+        else:
+            self._move(promotion, version)
+        finally:
+            self._loading = None
+
+    def _requested(self) -> list[tuple[Promotion, PolicyVersion]]:
+        """Promotions that wait, the oldest first, with their versions."""
+        waiting = (
+            select(Promotion, PolicyVersion)
+            .join(PolicyVersion, col(Promotion.version_id) == col(PolicyVersion.id))
+            .where(Promotion.state == "requested")
+        )
+        with session(self._database) as opened:
+            return [*opened.exec(waiting.order_by(col(Promotion.created_at))).all()]
 
 
 def promote_directly(engine: Engine, settings: Settings, promotion_id: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, and_, or_
 from sqlmodel import Session, col, select
 
 import rlhf_engine
+from service import policies
 from service.conducting import Conducting
 from service.database import session
 from service.errors import ConflictError, HeedError, NotFoundError, TrainingRunError
@@ -99,6 +100,8 @@ def cancel_run(session: Session, run_id: str | None = None) -> TrainingRun:
         raise TrainingRunError("no run is at work: nothing to cancel")
     if run.state not in (*AT_WORK, "interrupted", "awaiting_approval"):
         raise TrainingRunError(f"run {run.id} is {run.state} already; nothing to cancel")
+    if run.state == "awaiting_approval" and run.candidate_id:
+        policies.clear_candidate(session, run.candidate_id, "its run was cancelled")
     run.cancel_requested = True
     if run.state != "running" or _abandoned(run):
         run.state, run.finished_at = "cancelled", now()

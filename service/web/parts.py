@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from service.answering import Answering
 from service.serving import Serving
 from service.settings import Settings
+from service.swap import Swapper
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Parts:
     database: Engine
     serving: Serving
     answering: Answering
+    swapper: Swapper
 
 
 GivenParts = NamedDependency[Parts]

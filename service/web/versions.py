@@ -20,8 +20,8 @@ MOST_ROWS = 100
 
 
 class Version(msgspec.Struct):
-    """A policy version. `alias` is "live" or "previous" where it is one; `leases` counts the
-    answers this server is giving with it now."""
+    """A policy version. `alias` is "live", "candidate" or "previous" where it is one; `leases`
+    counts the answers this server is giving with it now."""
 
     id: str
     number: int
@@ -101,20 +101,23 @@ def promote(
         row = policies.request_promotion(
             opened, version.id, operator.name, data.evidence, run_id=run_id
         )
-        return _promotion(opened, row)
+        asked = _promotion(opened, row)
+    parts.swapper.wake()
+    return asked
 
 
 @post("/api/policies/rollback", status_code=202, tags=["Policies"], sync_to_thread=True)
 def roll_back(operator: GivenPerson, parts: GivenParts) -> PromotionEntry:
     """Ask that the version before the live one goes live again; operators only."""
     with session(parts.database) as opened:
-        return _promotion(opened, policies.rollback(opened, operator.name))
+        asked = _promotion(opened, policies.rollback(opened, operator.name))
+    parts.swapper.wake()
+    return asked
 
 
 def _aliases(opened: Session) -> dict[str, str]:
-    """Alias names by the version they name; "live" wins."""
-    names: tuple[policies.AliasName, ...] = ("previous", "live")
-    found = {name: policies.aliased(opened, name) for name in names}
+    """Alias names by the version they name; of several the first of `policies.ALIASES`."""
+    found = {name: policies.aliased(opened, name) for name in reversed(policies.ALIASES)}
     return {version.id: name for name, version in found.items() if version is not None}
 
 
