@@ -18,7 +18,7 @@ import rlhf_engine
 from service.database import changed_rows, insert_unless_there
 from service.errors import ConflictError, NotFoundError, PromotionError
 from service.settings import Settings
-from service.tables import Alias, PolicyVersion, Promotion, TrainingRun, now
+from service.tables import Alias, Candidate, PolicyVersion, Promotion, TrainingRun, now
 
 AliasName = Literal["live", "candidate", "previous"]
 ALIASES: tuple[AliasName, ...] = get_args(AliasName)
@@ -107,6 +107,12 @@ def all_aliased(session: Session) -> dict[str, PolicyVersion]:
     """What each alias names, by one query."""
     statement = select(Alias.name, PolicyVersion).join(PolicyVersion)
     return dict(session.exec(statement.execution_options(populate_existing=True)).all())
+
+
+def canary_counts(session: Session) -> dict[str, int]:
+    """How many answers each version gave as a canary, of those that gave any."""
+    counted = select(Candidate.version_id, func.count()).where(col(Candidate.canary))
+    return dict(session.exec(counted.group_by(Candidate.version_id)).all())
 
 
 def live_version(session: Session) -> PolicyVersion:

@@ -1,4 +1,4 @@
-"""heed policies, promote, rollback: which policy answers."""
+"""heed policies, promote, candidate, rollback: which policy answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from service.commands.terminal import (
     FAILED,
     NOTHING_TO_DO,
     REFUSED,
+    WRONG_USE,
     say,
     settings_for_command,
     table,
@@ -31,20 +32,33 @@ def list_policies() -> None:
     from sqlmodel import col, select
 
     from service.database import session
+    from service.policies import canary_counts
     from service.tables import Alias, PolicyVersion
 
     settings = settings_for_command()
     with opened_database(settings) as engine, session(engine) as opened:
-        names = {alias.version_id: alias.name for alias in opened.exec(select(Alias))}
+        names: dict[str, list[str]] = {}
+        for alias in opened.exec(select(Alias).order_by(col(Alias.name).desc())):
+            names.setdefault(alias.version_id, []).append(alias.name)
+        canaries = canary_counts(opened)
         versions = opened.exec(select(PolicyVersion).order_by(col(PolicyVersion.number))).all()
     if not versions:
         warn("there is no PolicyVersion yet; heed serve registers the base policy as version 0")
         raise typer.Exit(NOTHING_TO_DO)
     table(
         "Policies",
-        ("version", "id", "kind", "state", "alias", "made", "run"),
+        ("version", "id", "kind", "state", "alias", "canary answers", "made", "run"),
         [
-            (f"v{v.number}", v.id, v.kind, v.state, names.get(v.id), _moment(v), v.run_id)
+            (
+                f"v{v.number}",
+                v.id,
+                v.kind,
+                v.state,
+                ", ".join(names.get(v.id, [])) or None,
+                canaries.get(v.id),
+                _moment(v),
+                v.run_id,
+            )
             for v in versions
         ],
     )
@@ -69,6 +83,34 @@ def promote(
             raise typer.Exit(REFUSED)
         _see(promote_version(engine, settings, found.id, user(), "promoted by hand", found.run_id))
     say(f"v{found.number} ({found.id}) is live")
+
+
+def candidate(
+    version: Annotated[
+        str | None,
+        typer.Argument(metavar="VERSION", help='Number ("7", "v7") or beginning of the id.'),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Let there be no candidate.")] = False,
+) -> None:
+    """Set the candidate, which canary answers come from: the server loads it beside the live
+    version."""
+    from service.database import session
+    from service.policies import aliased, clear_candidate, find_version, set_candidate
+
+    if clear == (version is not None):
+        warn("give either a VERSION or --clear")
+        raise typer.Exit(WRONG_USE)
+    settings = settings_for_command()
+    with opened_database(settings) as engine, session(engine) as opened:
+        if version is not None:
+            found = set_candidate(opened, find_version(opened, version).id, user())
+            say(f"v{found.number} ({found.id}) is the candidate")
+            return
+        known = aliased(opened, "candidate")
+        if known is None or not clear_candidate(opened, known.id, f"cleared by {user()}"):
+            warn("there is no candidate")
+            raise typer.Exit(NOTHING_TO_DO)
+        say(f"v{known.number} ({known.id}) is no longer the candidate")
 
 
 def rollback() -> None:

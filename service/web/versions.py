@@ -21,7 +21,8 @@ MOST_ROWS = 100
 
 class Version(msgspec.Struct):
     """A policy version. `alias` is "live", "candidate" or "previous" where it is one; `leases`
-    counts the answers this server is giving with it now."""
+    counts the answers this server is giving with it now, `canary_answers` those it ever gave as
+    a canary, on any server."""
 
     id: str
     number: int
@@ -34,6 +35,7 @@ class Version(msgspec.Struct):
     alias: str | None
     loaded: bool
     leases: int
+    canary_answers: int
 
 
 class PromotionEntry(msgspec.Struct):
@@ -75,9 +77,9 @@ def list_policies(person: GivenPerson, parts: GivenParts) -> Policies:  # noqa: 
         promotions = opened.exec(
             select(Promotion).order_by(col(Promotion.created_at).desc()).limit(MOST_ROWS)
         ).all()
-        aliases = _aliases(opened)
+        aliases, canaries = _aliases(opened), policies.canary_counts(opened)
         return Policies(
-            versions=[_version(opened, parts, row, aliases) for row in rows],
+            versions=[_version(opened, parts, row, aliases, canaries) for row in rows],
             promotions=[_promotion(opened, row) for row in promotions],
         )
 
@@ -121,7 +123,13 @@ def _aliases(opened: Session) -> dict[str, str]:
     return {version.id: name for name, version in found.items() if version is not None}
 
 
-def _version(opened: Session, parts: Parts, row: PolicyVersion, aliases: dict[str, str]) -> Version:
+def _version(
+    opened: Session,
+    parts: Parts,
+    row: PolicyVersion,
+    aliases: dict[str, str],
+    canaries: dict[str, int],
+) -> Version:
     shown = {"id", "number", "kind", "state", "run_id", "created_at", "figures"}
     return Version(
         **row.model_dump(include=shown),
@@ -129,6 +137,7 @@ def _version(opened: Session, parts: Parts, row: PolicyVersion, aliases: dict[st
         alias=aliases.get(row.id),
         loaded=row.id in parts.serving.loaded(),
         leases=parts.serving.leases().get(row.id, 0),
+        canary_answers=canaries.get(row.id, 0),
     )
 
 
