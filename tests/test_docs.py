@@ -13,6 +13,7 @@ import typer
 from litestar.routes import HTTPRoute
 
 from service.cli import app as command_line
+from service.web.openai_request import ChatRequest
 from tests.deploy.facts import app_of, settings_names
 
 ROOT = Path(__file__).parents[1]
@@ -63,16 +64,33 @@ def test_every_setting_has_a_sentence() -> None:
     assert all(row.rstrip(" |").endswith((".", "above it")) for row in rows)
 
 
+def routes_below(folder: Path, *prefixes: str) -> set[tuple[str, str]]:
+    return {
+        (method, re.sub(r":\w+}", "}", route.path))
+        for route in app_of(folder).routes
+        if isinstance(route, HTTPRoute) and route.path.startswith(prefixes)
+        for method in route.methods - {"OPTIONS", "HEAD"}
+    }
+
+
 def test_the_api_page_has_every_route_and_no_other(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "http-api.md").read_text("utf-8")
     told = set(re.findall(r"^\| `(GET|POST) (/\S+)`", page, re.MULTILINE))
-    routes = {
-        (method, re.sub(r":\w+}", "}", route.path))
-        for route in app_of(tmp_path).routes
-        if isinstance(route, HTTPRoute) and route.path.startswith(("/api", "/health"))
-        for method in route.methods - {"OPTIONS", "HEAD"}
-    }
-    assert told == routes
+    assert told == routes_below(tmp_path, "/api", "/health")
+
+
+def test_the_openai_page_has_every_route_and_every_parameter(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "api.md").read_text("utf-8")
+    told = set(re.findall(r"^\| `(GET|POST) (/\S+)`", page, re.MULTILINE))
+    assert told == routes_below(tmp_path, "/v1")
+    table = page.split("## What is supported")[1].split("## What differs")[0]
+    named = [
+        name
+        for row in re.findall(r"^\| (`.+?`) \|", table, re.MULTILINE)
+        for name in row[1:-1].split("`, `")
+    ]
+    fields = set(ChatRequest.__struct_fields__)
+    assert sorted(named) == sorted(fields - {"model"})
 
 
 def test_the_operating_page_has_every_command_and_no_other() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,19 @@ def test_a_write_that_another_site_could_make_is_refused_in_openais_form(
     assert_refused(raw.post(CHAT, content=b"x", headers={"content-type": "text/plain"}), 415)
     assert_refused(raw.post(CHAT, json={}, headers={"origin": "https://elsewhere.example"}), 403)
     assert_refused(raw.get("/v1/models", headers={"host": "elsewhere.example"}), 421)
+
+
+def test_what_the_page_of_the_api_shows_works(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+    shown = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(shown) == 2
+    names: dict[str, Any] = {}
+    for code in shown:
+        exec(code.replace("http://127.0.0.1:8321", served.url), names)
+    names["client"].close()
+    assert names["answer"].model in capsys.readouterr().out
 
 
 any_json = st.recursive(

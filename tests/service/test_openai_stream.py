@@ -1,0 +1,75 @@
+"""The stream that OpenAI's clients read, where the server is slow or an answer breaks off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rlhf_engine.answer_events import Likely
+from service.turn_buffer import TurnBuffer
+from service.turn_events import Event, TokenPiece, TurnDone, TurnFailed, TurnStarted
+from service.web import openai_stream
+from service.web.openai_answer import Usage
+from service.web.openai_request import ChatRequest
+
+STARTED = TurnStarted("t1", "c1", ("",), 0, ())
+TURN: Any = SimpleNamespace(
+    turn_id="t1",
+    turn=SimpleNamespace(created_at=datetime(2026, 1, 1, tzinfo=UTC)),
+    rows=[SimpleNamespace(side="", candidate_id="a1")],
+    version_ids=["v1"],
+)
+
+
+async def count(tokens: int) -> Usage:
+    return Usage(1, tokens, 1 + tokens)
+
+
+def streamed(*events: Event, silent_s: float = 0.0, **request: Any) -> list[str]:
+    """The stream's blocks; the last event comes after `silent_s` seconds."""
+
+    async def collect() -> list[str]:
+        buffer = TurnBuffer(lambda _readers: None)
+        reader = buffer.reader()
+        for event in events[:-1]:
+            buffer.add(event)
+        later = asyncio.get_running_loop().call_later(
+            silent_s, lambda: buffer.add(events[-1], last=True)
+        )
+        writer = openai_stream.ChunkWriter(TURN, ChatRequest([], **request))
+        blocks = [block.decode() async for block in openai_stream.lines(writer, reader, count)]
+        later.cancel()
+        return blocks
+
+    return asyncio.run(collect())
+
+
+def test_an_answer_that_breaks_off_ends_the_stream_with_an_error() -> None:
+    *_, last = streamed(STARTED, TokenPiece("", "28", 5, -0.5), TurnFailed("t1", "Ask again."))
+    assert json.loads(last.removeprefix("data: "))["error"]["message"] == "Ask again."
+
+
+def test_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_stream, "PING_S", 0.02)
+    blocks = streamed(STARTED, TurnDone("t1"), silent_s=0.3)
+    comments = [block for block in blocks if block.startswith(":")]
+    assert len(comments) > 2
+    assert [block for block in blocks if block not in comments][-1] == "data: [DONE]\n\n"
+
+
+def test_tokens_without_text_are_only_told_where_their_probabilities_are() -> None:
+    half = TokenPiece("", "", 5, float("-inf"), (Likely(6, "a", -0.1),))
+    assert len(streamed(STARTED, half, TurnDone("t1"))) == 2
+    _, told, _ = streamed(STARTED, half, TurnDone("t1"), logprobs=True)
+    (entry,) = json.loads(told.removeprefix("data: "))["choices"][0]["logprobs"]["content"]
+    assert entry == {
+        "token": "",
+        "logprob": -9999.0,
+        "bytes": [],
+        "top_logprobs": [{"token": "a", "logprob": -0.1, "bytes": [97]}],
+    }
