@@ -1,8 +1,8 @@
-"""A question, answered: retrieve, render, lease a policy version, stream, keep.
+"""A question, answered: admit, retrieve, render, lease policy versions, stream, keep.
 
-The engine's thread hands its events to the asking coroutine's loop. A recorder task
-stores each answer as it ends, so that what was generated is kept whether or not the
-asker stays; an asker who leaves only ends the generating.
+The engine's thread hands its events to the event loop and waits for nobody. They stand in
+the turn's buffer, which any number of readers follow at their own pace, also those who lost
+the connection and come back. A turn ends early when nobody reads it any more.
 """
 
 from __future__ import annotations
@@ -14,45 +14,64 @@ from time import monotonic
 
 import structlog
 from sqlalchemy import Engine
-from sqlmodel import func, select
 
 import rlhf_engine
 from rlhf_engine.answer_events import Event as EngineEvent
-from rlhf_engine.answer_events import Failed, Token
-from rlhf_engine.records import from_json, to_json
-from service.asked_turn import SIDES, AnswerRow, AskedTurn, AskOptions, new_rows
-from service.conversations import history, own_conversation
-from service.database import session
-from service.errors import InvalidInputError
-from service.retrieval import retrieve
-from service.serving import Serving
+from rlhf_engine.records import from_json
+from service.admission import Admission
+from service.answer_keeping import AnswerKeeper
+from service.asked_turn import SIDES, AskedTurn, AskOptions, new_rows
+from service.errors import InvalidInputError, NotFoundError
+from service.serving import Lease, Serving
 from service.settings import Settings
-from service.tables import Candidate, Conversation, Person, Turn, new_id
-from service.turn_events import (
-    AnswerEnded,
-    ShownPassage,
-    TokenPiece,
-    TurnDone,
-    TurnFailed,
-    TurnStarted,
+from service.stored_turns import (
+    find_own_turn,
+    rendered_prompt,
+    shown_passages,
+    told_again,
+    write_turn,
 )
+from service.tables import Person, Turn, new_id
+from service.turn_buffer import TurnBuffer, TurnReader
+from service.turn_events import TurnStarted
 from service.wording import readable
 
 __all__ = ["Answering", "AskOptions", "AskedTurn"]
 
 LONGEST_QUESTION = 4_000
 LONGEST_INSTRUCTIONS = 8_000
-LONGEST_TITLE = 80
+
+KEPT_S = 60.0
+"""How long the events of a turn that is over stay in memory; then its rows tell them."""
+MOST_KEPT = 256
+"""Turns that are over and stay in memory."""
+STORED_S = 6.0
+"""How long a stopping server waits for the answers it ended to be stored."""
+LOOK_S = 0.05
 
 log = structlog.get_logger(__name__)
 
 
 class Answering:
-    """Answers questions with the loaded policy versions."""
+    """Answers questions with the loaded policy versions. One event loop uses it."""
 
     def __init__(self, database: Engine, settings: Settings, serving: Serving) -> None:
         self._database, self._settings, self._serving = database, settings, serving
-        self._recorders: set[asyncio.Task[None]] = set()
+        self._admission = Admission(settings.answers, serving)
+        self._keeper = AnswerKeeper(database, serving)
+        self._turns: dict[str, AskedTurn] = {}
+        self._over: dict[str, asyncio.TimerHandle] = {}
+        self._followers: set[asyncio.Task[None]] = set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server stops and takes no more questions."""
+        return self._admission.closed
+
+    def check_room(self, person_id: str | None = None) -> None:
+        """Raise at once, without the database, what `ask` would raise where no question can be
+        taken now, or none of this person: NotReadyError or a TryLaterError."""
+        self._admission.check(person_id)
 
     async def ask(
         self,
@@ -69,202 +88,163 @@ class Answering:
         `compare` asks for answers to choose from, on sides that are drawn. Raises, before
         anything is stored, InvalidInputError for a text that is no question, NotFoundError for
         somebody else's conversation or a version that is not loaded, NotReadyError while
-        nothing is loaded and QueueFullError where too many wait.
+        nothing is loaded, OverloadedError where too many wait and TooManyTurnsError where too
+        many of this person do.
         """
         began = monotonic()
-        text = readable("question", question, LONGEST_QUESTION)
-        if options.instructions:
-            readable("instructions", options.instructions, LONGEST_INSTRUCTIONS)
-        version_ids = self._lease(options.version, _answers(options.answers, compare))
-        asked = None
-        try:
-            simulated = simulated or person.kind == "simulated"
-            turn = await asyncio.to_thread(
-                self._prepare, person, text, conversation_id, simulated, options
-            )
-            turn.compared = compare
-            rows = new_rows(version_ids, shuffled=compare, seed=options.seed)
-            sampling = options.sampling or self._serving.sampling()
-            asked = AskedTurn(person.id, turn, rows, sampling, simulated, options.detached, began)
-            self._submit(asked)
-            # Written while the engine already reads the prompt: the first token comes sooner.
-            await asyncio.to_thread(self._store_turn, asked, conversation_id)
-        except BaseException:
-            if asked is not None:
-                asked.cancel()
-            self._give_back(version_ids)
-            raise
-        asked.buffer.add(self._started(asked))
-        recorder = asyncio.create_task(self._record(asked))
-        self._recorders.add(recorder)
-        recorder.add_done_callback(self._recorders.discard)
-        return asked
-
-    async def close(self, timeout_s: float) -> None:
-        """Wait until the answers that the engine ended are stored."""
-        if self._recorders:
-            await asyncio.wait(self._recorders, timeout=timeout_s)
-
-    def _lease(self, version: str | None, answers: int) -> list[str]:
-        first = self._serving.take_lease(version)
-        # The same version for each: a lease counts answers, not turns.
-        return [first] + [self._serving.take_lease(first) for _ in range(answers - 1)]
-
-    def _give_back(self, version_ids: list[str]) -> None:
-        for version_id in version_ids:
-            self._serving.give_back(version_id)
-
-    def _prepare(
-        self,
-        person: Person,
-        question: str,
-        conversation_id: str | None,
-        simulated: bool,
-        options: AskOptions,
-    ) -> Turn:
-        limits = self._settings.answers
-        turn_id = new_id()
-        with session(self._database) as opened:
-            earlier = options.history or ()
-            if conversation_id is not None:
-                own_conversation(opened, person, conversation_id)
-                if options.history is None:
-                    earlier = history(opened, conversation_id, limits.history_turns)
-            passages = retrieve(opened, question, limits.passages)
-        prompt = rlhf_engine.Prompt(
-            turn_id,
-            question,
-            tuple(passages),
-            earlier,
-            instructions=options.instructions.strip(),
-        )
-        return Turn(
-            id=turn_id,
+        turn = Turn(
+            id=new_id(),
             conversation_id=conversation_id or new_id(),
             position=0,
-            question=question,
-            prompt=to_json(prompt),
-            simulated=simulated,
+            question=readable("question", question, LONGEST_QUESTION),
+            compared=compare,
+            simulated=simulated or person.kind == "simulated",
+        )
+        if options.instructions:
+            readable("instructions", options.instructions, LONGEST_INSTRUCTIONS)
+        answers = _answers(options.answers, compare)
+        continues = conversation_id is not None
+        with contextlib.ExitStack() as release:
+            self._admission.enter(person.id)
+            release.callback(self._admission.leave, person.id)
+            leases = self._serving.lease_answers(
+                answers, options.version, turn.conversation_id, compared=compare
+            )
+            release.callback(self._give_back, leases)
+            with self._admission.preparing():
+                turn.prompt = await asyncio.to_thread(
+                    rendered_prompt,
+                    self._database,
+                    self._settings.answers,
+                    person,
+                    turn,
+                    options,
+                    continues,
+                )
+                asked = self._asked(person, turn, leases, options, began)
+                self._submit(asked)
+            release.callback(asked.cancel)
+            # Written while the engine already reads the prompt: the first token comes sooner.
+            await asyncio.to_thread(write_turn, self._database, person.id, turn, continues)
+            self._begin(asked, release.pop_all())
+        return asked
+
+    async def resume(self, person: Person, turn_id: str, after: int = 0) -> TurnReader:
+        """The events numbered above `after` of one of this person's turns, running or over.
+
+        NotFoundError where there is no such turn, or it is somebody else's.
+        """
+        asked = self._own(person, turn_id)
+        if asked is not None:
+            return asked.events(after)
+        events = await asyncio.to_thread(told_again, self._database, person.id, turn_id)
+        return TurnBuffer.told(events[1:] if after else events, before=after).reader(after)
+
+    async def stop(self, person: Person, turn_id: str) -> bool:
+        """End one of this person's turns within one decode step and keep what there is of it;
+        False where it is over. NotFoundError as for `resume`."""
+        asked = self._own(person, turn_id)
+        if asked is None:
+            await asyncio.to_thread(find_own_turn, self._database, person.id, turn_id)
+            return False
+        running = not asked.buffer.over
+        asked.end("stopped")
+        return running
+
+    def is_running(self, turn_id: str) -> bool:
+        """Whether this turn is being answered."""
+        asked = self._turns.get(turn_id)
+        return asked is not None and not asked.buffer.over
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more questions, let answers end for up to `timeout_s` seconds, then end and
+        keep the rest, whose readers hear that the server restarts."""
+        self._admission.closed = True
+        await self._all_over(timeout_s)
+        for asked in self._turns.values():
+            asked.end("restart")
+        await self._all_over(STORED_S)
+        for timer in self._over.values():
+            timer.cancel()
+
+    def _asked(
+        self, person: Person, turn: Turn, leases: list[Lease], options: AskOptions, began: float
+    ) -> AskedTurn:
+        return AskedTurn(
+            person_id=person.id,
+            turn=turn,
+            rows=new_rows(leases, shuffled=turn.compared, seed=options.seed),
+            sampling=options.sampling or self._serving.sampling(),
+            reconnect_s=self._settings.answers.reconnect_s if options.detached else 0.0,
+            began=began,
         )
 
     def _submit(self, asked: AskedTurn) -> None:
-        asked.job = self._serving.submit(
-            asked.version_ids[0],
-            from_json(rlhf_engine.Prompt, asked.turn.prompt),
-            [row.seed for row in asked.rows],
-            _into(asked.from_engine, asyncio.get_running_loop()),
-            settings=asked.sampling,
-            versions=asked.version_ids,
-        )
+        try:
+            asked.job = self._serving.submit(
+                asked.version_ids[0],
+                from_json(rlhf_engine.Prompt, asked.turn.prompt),
+                [row.seed for row in asked.rows],
+                _into(asked.from_engine, asyncio.get_running_loop()),
+                settings=asked.sampling,
+                versions=asked.version_ids,
+            )
+        except rlhf_engine.QueueFullError as error:
+            raise self._admission.overloaded() from error
 
-    def _store_turn(self, asked: AskedTurn, known: str | None) -> None:
+    def _begin(self, asked: AskedTurn, release: contextlib.ExitStack) -> None:
         turn = asked.turn
-        with session(self._database) as opened:
-            if known is None:
-                opened.add(
-                    Conversation(
-                        id=turn.conversation_id,
-                        person_id=asked.person_id,
-                        title=turn.question[:LONGEST_TITLE],
-                        simulated=asked.simulated,
-                    )
-                )
-                opened.flush()
-            else:
-                counted = select(func.max(Turn.position)).where(Turn.conversation_id == known)
-                highest = opened.exec(counted).one()
-                turn.position = 0 if highest is None else highest + 1
-            opened.add(turn)
+        asked.buffer.add(
+            TurnStarted(
+                turn_id=turn.id,
+                conversation_id=turn.conversation_id,
+                sides=tuple(sorted(row.side for row in asked.rows)),
+                version=self._serving.number(asked.version_ids[0]),
+                passages=shown_passages(turn),
+            )
+        )
+        self._turns[turn.id] = asked
+        asked.watch(self._settings.answers.longest_wait_s)
+        follower = asyncio.create_task(self._follow(asked, release))
+        self._followers.add(follower)
+        follower.add_done_callback(self._followers.discard)
         log.info("turn_began", turn=turn.id, versions=asked.version_ids, compared=turn.compared)
 
-    def _started(self, asked: AskedTurn) -> TurnStarted:
-        return TurnStarted(
-            turn_id=asked.turn_id,
-            conversation_id=asked.conversation_id,
-            sides=tuple(sorted(row.side for row in asked.rows)),
-            version=self._serving.number(asked.version_ids[0]),
-            passages=tuple(ShownPassage(**shown) for shown in asked.turn.prompt["passages"]),
-        )
-
-    async def _record(self, asked: AskedTurn) -> None:
-        last: TurnDone | TurnFailed = TurnDone(asked.turn_id)
+    async def _follow(self, asked: AskedTurn, release: contextlib.ExitStack) -> None:
         try:
-            while not all(row.ended for row in asked.rows):
-                await self._take(asked, await asked.from_engine.get())
-        except Exception as error:  # noqa: BLE001 - the edge of the turn: the asker must hear of it
-            last = TurnFailed(asked.turn_id, _for_asker(error))
-            if asked.left and isinstance(error, rlhf_engine.EngineError):
-                log.info("asker_left", turn=asked.turn_id)
-            else:
-                log.warning("turn_failed", turn=asked.turn_id, error=str(error), next="ask again")
-                asked.cancel()
+            await self._keeper.follow(asked)
         finally:
-            self._give_back(asked.version_ids)
-            asked.buffer.add(last, last=True)
+            release.close()
+            self._keep_for_a_while(asked.turn_id)
+        first_ms = asked.first_token_ms()
+        if asked.ending is None and first_ms is not None:
+            total_ms = asked.elapsed_ms()
+            self._admission.learn((total_ms - first_ms) / 1000, total_ms / 1000)
 
-    async def _take(self, asked: AskedTurn, event: EngineEvent) -> None:
-        if isinstance(event, Failed):
-            await self._store_unfinished(asked)
-            raise event.error
-        row = asked.rows[event.row]
-        if isinstance(event, Token):
-            if row.first_token_ms is None:
-                row.first_token_ms = asked.elapsed_ms()
-            row.pieces.append(event.text)
-            row.token_ids.append(event.token_id)
-            asked.buffer.add(
-                TokenPiece(row.side, event.text, event.token_id, event.logprob, event.top)
-            )
-            return
-        answer = event.answer
-        row.ended = True
-        stored = await self._store(
-            asked, row, answer.text, list(answer.token_ids), answer.finish_reason
-        )
-        number = self._serving.number(row.version_id)
-        asked.buffer.add(
-            AnswerEnded(row.side, stored.id, stored.text, stored.finish_reason, number)
-        )
+    def _keep_for_a_while(self, turn_id: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._over[turn_id] = loop.call_later(KEPT_S, self._forget, turn_id)
+        if len(self._over) > MOST_KEPT:
+            self._forget(next(iter(self._over)))
 
-    async def _store_unfinished(self, asked: AskedTurn) -> None:
-        for row in asked.rows:
-            text = "".join(row.pieces).strip()
-            if text and not row.ended:
-                row.ended = True
-                await self._store(asked, row, text, [], "cancelled")
+    def _forget(self, turn_id: str) -> None:
+        self._over.pop(turn_id).cancel()
+        del self._turns[turn_id]
 
-    async def _store(
-        self, asked: AskedTurn, row: AnswerRow, text: str, token_ids: list[int], reason: str
-    ) -> Candidate:
-        candidate = Candidate(
-            id=row.candidate_id,
-            turn_id=asked.turn_id,
-            side=row.side,
-            version_id=row.version_id,
-            # A policy may draw the token of NUL, which PostgreSQL cannot keep.
-            text=text.replace("\x00", "\ufffd"),
-            token_ids=token_ids,
-            finish_reason=reason,
-            seed=row.seed,
-            settings=to_json(asked.sampling),
-            first_token_ms=row.first_token_ms,
-            total_ms=asked.elapsed_ms(),
-            simulated=asked.simulated,
-        )
-        await asyncio.to_thread(self._insert, candidate)
-        return candidate
+    def _own(self, person: Person, turn_id: str) -> AskedTurn | None:
+        asked = self._turns.get(turn_id)
+        if asked is not None and asked.person_id != person.id:
+            raise NotFoundError(f"you have no turn {turn_id!r}")
+        return asked
 
-    def _insert(self, candidate: Candidate) -> None:
-        with session(self._database) as opened:
-            opened.add(candidate)
-        log.info(
-            "answer_stored",
-            candidate=candidate.id,
-            turn=candidate.turn_id,
-            version=candidate.version_id,
-            finish_reason=candidate.finish_reason,
-            total_ms=candidate.total_ms,
-        )
+    def _give_back(self, leases: list[Lease]) -> None:
+        for lease in leases:
+            self._serving.give_back(lease.version_id)
+
+    async def _all_over(self, timeout_s: float) -> None:
+        until = monotonic() + timeout_s
+        while self._admission.running and monotonic() < until:
+            await asyncio.sleep(LOOK_S)
 
 
 def _answers(wanted: int | None, compare: bool) -> int:
@@ -283,9 +263,3 @@ def _into(
             loop.call_soon_threadsafe(events.put_nowait, event)
 
     return deliver
-
-
-def _for_asker(error: Exception) -> str:
-    if isinstance(error, rlhf_engine.EngineError):
-        return f"The answer could not be finished: {error}. Please ask again."
-    return "The answer could not be kept. Please ask again."

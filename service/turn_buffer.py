@@ -7,7 +7,7 @@ tokens are bounded, so the buffer needs no limit of its own. One event loop uses
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from service.turn_events import Event, NumberedEvent
 
@@ -15,14 +15,25 @@ from service.turn_events import Event, NumberedEvent
 class TurnBuffer:
     """What was said of a turn so far."""
 
-    def __init__(self, on_readers: Callable[[int], None]) -> None:
-        """`on_readers` hears how many read, whenever one comes or goes."""
+    def __init__(self, on_readers: Callable[[int], None], before: int = 0) -> None:
+        """`on_readers` hears how many read, whenever one comes or goes; the first event added is
+        number `before` + 1."""
         self._events: list[Event] = []
+        self._before = before
         self._readers = 0
         self._more = asyncio.Event()
         self._on_readers = on_readers
         self.over = False
         """Whether the last event has been added."""
+
+    @classmethod
+    def told(cls, events: Sequence[Event], before: int) -> TurnBuffer:
+        """Events of a turn that is over, numbered from `before` + 1 on."""
+        buffer = cls(lambda _readers: None, before)
+        for event in events:
+            buffer.add(event)
+        buffer.over = True
+        return buffer
 
     def add(self, event: Event, *, last: bool = False) -> None:
         """Add the next event and wake the readers; after the last one, nothing is added."""
@@ -38,15 +49,19 @@ class TurnBuffer:
         """A reader of the events numbered above `after`, those to come among them."""
         self._readers += 1
         self._on_readers(self._readers)
-        return TurnReader(self, after)
+        return TurnReader(self, max(after, self._before))
+
+    def exhausted(self, after: int) -> bool:
+        """Whether no event is or will be numbered above `after`."""
+        return self.over and after >= self._before + len(self._events)
 
     async def next(self, after: int) -> NumberedEvent | None:
         """The first event above `after`, as soon as there is one; None where none will be."""
-        while len(self._events) <= after:
+        while len(self._events) <= after - self._before:
             if self.over:
                 return None
             await self._more.wait()
-        return NumberedEvent(after + 1, self._events[after])
+        return NumberedEvent(after + 1, self._events[after - self._before])
 
     def left(self) -> None:
         """One reader has gone."""
@@ -58,8 +73,13 @@ class TurnReader:
     """One reader's way through a turn; close it to leave before the end."""
 
     def __init__(self, buffer: TurnBuffer, after: int) -> None:
-        self._buffer, self._after = buffer, max(0, after)
+        self._buffer, self._after = buffer, after
         self._gone = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to read, now or later."""
+        return self._buffer.exhausted(self._after)
 
     def __aiter__(self) -> TurnReader:
         return self

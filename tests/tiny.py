@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -76,4 +77,14 @@ def tiny_base(folder: Path, seed: int = 0) -> Path:
     policy.generation_config.pad_token_id = tokenizer.pad_token_id
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tireless_base(folder: Path) -> Path:
+    """A base policy that never ends an answer by itself at a low temperature: the end of turn is
+    as likely as an average token, and those are not drawn."""
+    tiny_base(folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][tiny_tokenizer().eos_token_id] = 0.0
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return folder

@@ -18,8 +18,11 @@ from service.errors import (
     HeedError,
     InvalidInputError,
     NotFoundError,
+    OverloadedError,
     PromotionError,
+    TooManyTurnsError,
     TrainingRunError,
+    TryLaterError,
 )
 from service.serving import NotReadyError
 
@@ -36,6 +39,7 @@ TITLES = {
     415: "Wrong content type",
     421: "Unknown host",
     422: "The input cannot be used",
+    429: "Too many questions at once",
     503: "Not available now",
 }
 
@@ -45,6 +49,8 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (PromotionError, 409),
     (TrainingRunError, 409),
     (InvalidInputError, 422),
+    (TooManyTurnsError, 429),
+    (OverloadedError, 503),
     (NotReadyError, 503),
     (rlhf_engine.QueueFullError, 503),
     (DatabaseError, 503),
@@ -59,7 +65,9 @@ def to_problem(request: Request[Any, Any, Any], error: Exception) -> Response[An
         return _answer(request, error.status_code, error.detail, _fields(error.extra))
     if isinstance(error, RecursionError | UnicodeDecodeError):
         return _answer(request, 400, "the body is nested too deeply, or is not UTF-8")
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    status = status_of(error)
+    if isinstance(error, TryLaterError):
+        return _answer(request, status, str(error), retry_after_s=error.retry_after_s)
     if status == 503:
         log.warning("not_available", path=request.url.path, error=str(error), next="clients retry")
     if status != 500:
@@ -76,15 +84,24 @@ def to_problem(request: Request[Any, Any, Any], error: Exception) -> Response[An
     return _answer(request, 500, f"{detail} (reference {reference}).", {"reference": reference})
 
 
+def status_of(error: Exception) -> int:
+    """The HTTP status of one of our errors, 500 for any other."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
 def _fields(extra: Any) -> dict[str, Any]:
     """Which fields were wrong, where the framework knows."""
     return {"errors": extra} if isinstance(extra, list) and extra else {}
 
 
 def _answer(
-    request: Request[Any, Any, Any], status: int, detail: str, extra: dict[str, Any] | None = None
+    request: Request[Any, Any, Any],
+    status: int,
+    detail: str,
+    extra: dict[str, Any] | None = None,
+    retry_after_s: int = RETRY_AFTER_S,
 ) -> Response[Any]:
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) else None
     problem = ProblemDetailsException(
         detail=detail,
         status_code=status,

@@ -15,6 +15,7 @@ import uvicorn
 from sqlalchemy import Engine
 
 from service.app import create_app
+from service.serving import EngineFactory
 from service.settings import Settings
 
 PATIENCE_S = 60.0
@@ -86,10 +87,17 @@ class Served:
 
 
 @contextmanager
-def serving(settings: Settings, engine: Engine, *, until_ready: bool = True) -> Iterator[Served]:
+def serving(
+    settings: Settings,
+    engine: Engine,
+    *,
+    until_ready: bool = True,
+    engine_factory: EngineFactory | None = None,
+) -> Iterator[Served]:
     """Serve until the block ends; by default begin when questions are answered."""
+    app = create_app(settings, engine_factory=engine_factory)
     server = uvicorn.Server(
-        uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_config=None, ws="none")
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws="none")
     )
     thread = threading.Thread(target=server.run, name="server")
     thread.start()

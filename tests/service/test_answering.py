@@ -22,7 +22,7 @@ from service.tables import Candidate, Person, Turn
 from service.turn_events import AnswerEnded, Event, TurnDone, TurnFailed, TurnStarted
 from tests.journeys.conftest import settings_for
 from tests.journeys.server import serving
-from tests.tiny import tiny_base
+from tests.tiny import tireless_base, tiny_base
 
 QUESTION = "How many days of annual leave do I have?"
 
@@ -143,14 +143,22 @@ async def _ask_as(room: Room, person: Person) -> None:
     await room.answering.ask(person, QUESTION)
 
 
-def test_questions_beyond_the_queue_are_refused_at_once(tmp_path: Path, base: Path) -> None:
+def one_at_a_time(base: Path, settings: Settings) -> rlhf_engine.TorchEngine:
+    """An engine that is easily saturated."""
+    waiting = settings.answers.max_waiting
+    return rlhf_engine.TorchEngine(base, "float32", threads=1, max_waiting=waiting, max_rows=1)
+
+
+def test_questions_beyond_the_queue_are_refused_at_once(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path}/heed.db")
     migrate(database)
-    limits = {"max_new_tokens": 400, "max_waiting": 1}
+    limits = {"max_new_tokens": 800, "max_waiting": 1, "temperature": 0.3}
+    base = tireless_base(tmp_path / "tireless")
     settings = settings_for(database, base, tmp_path, answers=limits)
-    with serving(settings, database) as served, ExitStack() as streams:
+    slow = serving(settings, database, engine_factory=one_at_a_time)
+    with slow as served, ExitStack() as streams:
         accepted = 0
-        while accepted < 20:
+        while accepted < 5:
             visitor = served.visitor()
             body = {"question": QUESTION, "compare": False}
             response: httpx.Response = streams.enter_context(

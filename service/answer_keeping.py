@@ -1,0 +1,137 @@
+"""What the engine says of a turn, told to its readers and kept in the database.
+
+Each answer is stored as it ends, so that what was generated is kept whether or not anybody
+still reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from sqlalchemy import Engine
+
+import rlhf_engine
+from rlhf_engine.answer_events import Event as EngineEvent
+from rlhf_engine.answer_events import Failed, Token
+from rlhf_engine.records import to_json
+from service.asked_turn import AnswerRow, AskedTurn, Ending
+from service.database import session
+from service.serving import Serving
+from service.tables import Candidate
+from service.turn_events import AnswerEnded, TokenPiece, TurnDone, TurnFailed
+
+ENDED_EARLY: dict[Ending, str] = {
+    "left": "The connection was lost for too long, so the answer was ended. Please ask again.",
+    "restart": (
+        "The server restarts, so the answer was ended; what was written of it is kept. "
+        "Please ask again in a moment."
+    ),
+    "waited": (
+        "Too many questions were ahead of this one, and it waited too long. "
+        "Please ask again in a moment."
+    ),
+}
+
+log = structlog.get_logger(__name__)
+
+
+class AnswerKeeper:
+    """Follows turns in the engine to their ends."""
+
+    def __init__(self, database: Engine, serving: Serving) -> None:
+        self._database, self._serving = database, serving
+
+    async def follow(self, asked: AskedTurn) -> None:
+        """Tell and keep everything of a turn; returns when it is over and its readers know."""
+        last: TurnDone | TurnFailed = TurnFailed(asked.turn_id, "The answer could not be kept.")
+        try:
+            last = await self._last_event(asked)
+        finally:
+            asked.buffer.add(last, last=True)
+            asked.over()
+
+    async def _last_event(self, asked: AskedTurn) -> TurnDone | TurnFailed:
+        try:
+            while not all(row.ended for row in asked.rows):
+                await self._take(asked, await asked.from_engine.get())
+        except Exception as error:  # noqa: BLE001 - the edge of the turn: the asker must hear of it
+            asked.cancel()
+            return _end_of(asked, error)
+        return TurnDone(asked.turn_id)
+
+    async def _take(self, asked: AskedTurn, event: EngineEvent) -> None:
+        if isinstance(event, Failed):
+            await self._keep_unfinished(asked)
+            raise event.error
+        row = asked.rows[event.row]
+        if isinstance(event, Token):
+            self._tell(asked, row, event)
+            return
+        answer = event.answer
+        await self._keep(asked, row, answer.text, list(answer.token_ids), answer.finish_reason)
+
+    def _tell(self, asked: AskedTurn, row: AnswerRow, token: Token) -> None:
+        if row.first_token_ms is None:
+            row.first_token_ms = asked.elapsed_ms()
+        row.pieces.append(token.text)
+        row.token_ids.append(token.token_id)
+        asked.buffer.add(TokenPiece(row.side, token.text, token.token_id, token.logprob, token.top))
+
+    async def _keep_unfinished(self, asked: AskedTurn) -> None:
+        for row in asked.rows:
+            text = "".join(row.pieces).strip()
+            if text and not row.ended:
+                await self._keep(asked, row, text, row.token_ids, "cancelled")
+
+    async def _keep(
+        self, asked: AskedTurn, row: AnswerRow, text: str, token_ids: list[int], reason: str
+    ) -> None:
+        row.ended = True
+        candidate = Candidate(
+            id=row.candidate_id,
+            turn_id=asked.turn_id,
+            side=row.side,
+            version_id=row.version_id,
+            # A policy may draw the token of NUL, which PostgreSQL cannot keep.
+            text=text.replace("\x00", "\ufffd"),
+            token_ids=token_ids,
+            finish_reason=reason,
+            seed=row.seed,
+            settings=to_json(asked.sampling),
+            engine=self._serving.made_with(),
+            canary=row.canary,
+            first_token_ms=row.first_token_ms,
+            total_ms=asked.elapsed_ms(),
+            simulated=asked.turn.simulated,
+        )
+        await asyncio.to_thread(self._insert, candidate)
+        number = self._serving.number(row.version_id)
+        asked.buffer.add(AnswerEnded(row.side, candidate.id, candidate.text, reason, number))
+
+    def _insert(self, candidate: Candidate) -> None:
+        with session(self._database) as opened:
+            opened.add(candidate)
+        log.info(
+            "answer_stored",
+            candidate=candidate.id,
+            turn=candidate.turn_id,
+            version=candidate.version_id,
+            finish_reason=candidate.finish_reason,
+            total_ms=candidate.total_ms,
+        )
+
+
+def _end_of(asked: AskedTurn, error: Exception) -> TurnDone | TurnFailed:
+    """What the readers hear last of a turn that did not go to its end."""
+    engine_said_so = isinstance(error, rlhf_engine.EngineError)
+    if engine_said_so and asked.ending is not None:
+        log.info("turn_ended_early", turn=asked.turn_id, why=asked.ending)
+        if asked.ending == "stopped":
+            return TurnDone(asked.turn_id)
+        return TurnFailed(asked.turn_id, ENDED_EARLY[asked.ending])
+    log.warning("turn_failed", turn=asked.turn_id, error=str(error), next="ask again")
+    if engine_said_so:
+        detail = f"The answer could not be finished: {error}. Please ask again."
+        return TurnFailed(asked.turn_id, detail)
+    return TurnFailed(asked.turn_id, "The answer could not be kept. Please ask again.")
