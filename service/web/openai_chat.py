@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from litestar import Request, Response, post
 from litestar.background_tasks import BackgroundTask
+from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
 from litestar.params import JSONBody
 from litestar.response import Stream
@@ -33,9 +34,16 @@ CLIENT_GONE = 499
 Result = TypeVar("Result")
 
 
+def require_room(connection: ASGIConnection[Any, Any, Any, Any], _handler: object) -> None:
+    """Refuse before anything is read, or looked up, where no question can be taken now."""
+    parts: Parts = connection.app.state.parts
+    parts.answering.check_room()
+
+
 @post(
     "/v1/chat/completions",
     status_code=200,
+    guards=[require_room],
     tags=["OpenAI"],
     summary="Answer a conversation",
     description="OpenAI's chat completions; see docs/api.md for what is supported.",
@@ -47,10 +55,11 @@ async def complete(
     data: JSONBody[ChatRequest],
 ) -> Response[Any]:
     """Answer the last user message, at once or as a stream."""
+    parts.answering.check_room(caller.id)
     question = question_of(data)
     version = await asyncio.to_thread(_version, parts, data.model)
     options = options_of(data, version, parts.settings.answers)
-    await asyncio.to_thread(_require_room, parts, question, options.instructions)
+    await asyncio.to_thread(_require_short, parts, question, options.instructions)
     try:
         asked = await parts.answering.ask(caller, question, options=options)
     except NotFoundError as error:
@@ -72,7 +81,7 @@ def _version(parts: Parts, model: str) -> str | None:
             raise ModelNotFoundError(str(error)) from error
 
 
-def _require_room(parts: Parts, question: str, instructions: str) -> None:
+def _require_short(parts: Parts, question: str, instructions: str) -> None:
     """Refuse what could only be answered in part: history may be left out, these may not."""
     prompt = rlhf_engine.Prompt("", question, instructions=instructions)
     length = _prompt_tokens(parts, prompt, None)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response
+from litestar.exceptions import MethodNotAllowedException, NotFoundException
 
 from service.errors import InvalidInputError, NotFoundError
 from service.web.problems import to_problem
@@ -62,6 +63,8 @@ def to_response(request: Request[Any, Any, Any], error: Exception) -> Response[A
     status = 400 if status == 422 else status
     headers = {**problem.headers, **({"WWW-Authenticate": "Bearer"} if status == 401 else {})}
     body = _body(status, problem.content, error)
+    if isinstance(error, NotFoundException | MethodNotAllowedException):
+        body.code, body.message = "unknown_url", f"nothing answers to {request.method} {path}"
     return Response(
         {"error": msgspec.to_builtins(body)},
         status_code=status,

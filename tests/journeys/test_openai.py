@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,12 @@ import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
-from safetensors.torch import load_file, save_file
 from sqlalchemy import Engine
 from sqlmodel import col, select
 
 from rlhf_engine.prompt_length import count_prompt_tokens
 from rlhf_engine.records import Prompt, from_json
+from service import policies
 from service.database import session
 from service.settings import Settings
 from service.tables import (
@@ -35,7 +37,8 @@ from service.tables import (
 )
 from tests.journeys.conftest import LEAVE
 from tests.journeys.server import Served, eventually, serving
-from tests.tiny import tiny_base, tiny_tokenizer
+from tests.tiny import tireless_base
+from tests.versions import register, store_version
 
 QUESTION = "How many days of annual leave do I have?"
 ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": QUESTION}]
@@ -331,11 +334,7 @@ def test_other_than_two_answers_are_not_compared(mine: openai.OpenAI, count: int
 @pytest.fixture
 def endless(tmp_path: Path) -> Path:
     """A base policy that never ends an answer by itself at a low temperature."""
-    folder = tiny_base(tmp_path / "endless")
-    weights = load_file(folder / "model.safetensors")
-    weights["lm_head.weight"][tiny_tokenizer().eos_token_id] = 0.0
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    return folder
+    return tireless_base(tmp_path / "endless")
 
 
 @pytest.mark.usefixtures("handbook")
@@ -391,3 +390,59 @@ def test_a_server_that_cannot_answer_yet_says_when_to_come_back(
             assert refused.value.status_code == 503
             assert refused.value.response.headers["retry-after"]
             assert refused.value.type == "server_error"
+
+
+@pytest.mark.usefixtures("handbook")
+def test_too_much_is_refused_with_when_to_come_back(
+    make_settings: Callable[..., Settings], engine: Engine, endless: Path
+) -> None:
+    limits = {"max_new_tokens": 900, "temperature": 0.3, "max_waiting": 2, "max_per_person": 1}
+    settings = make_settings(base_policy=str(endless), answers=limits)
+    with serving(settings, engine) as served, contextlib.ExitStack() as stack:
+
+        def begin(key: str) -> None:
+            opened = stack.enter_context(client(served, key))
+            chunks = opened.chat.completions.create(model="heed", messages=ASKED, stream=True)
+            stack.callback(chunks.close)
+            next(iter(chunks))
+
+        begin("first")
+        with pytest.raises(openai.RateLimitError) as mine_alone:
+            begin("first")
+        assert int(mine_alone.value.response.headers["retry-after"]) > 0
+        assert mine_alone.value.code == "rate_limit_exceeded"
+        with ThreadPoolExecutor(24) as pool:
+            asked = [pool.submit(begin, f"key-{number}") for number in range(24)]
+            refused = [error for future in asked if (error := future.exception())]
+        assert refused
+        for error in refused:
+            assert isinstance(error, openai.InternalServerError)
+            assert error.status_code == 503
+            assert int(error.response.headers["retry-after"]) > 0
+            assert (error.type, error.code) == ("server_error", "service_unavailable")
+
+
+def test_a_version_beside_the_live_one_is_asked_by_each_of_its_names(
+    served: Served, mine: openai.OpenAI, tmp_path: Path
+) -> None:
+    settings = served.settings
+    base = Path(settings.base_policy)
+    folders = [store_version(base, settings.policies, tmp_path, seed) for seed in (1, 2)]
+    with session(served.engine) as opened:
+        loaded, unloaded = (register(opened, folder) for folder in folders)
+    with session(served.engine) as opened:
+        policies.set_candidate(opened, loaded.id, "a test")
+    eventually(lambda: "candidate" in {model.id for model in mine.models.list()})
+    listed = {model.id: model.model_dump() for model in mine.models.list()}
+    assert list(listed)[:3] == ["heed", "live", "candidate"]
+    assert listed["candidate"]["version"] == loaded.id
+    assert listed[loaded.id]["aliases"] == ["candidate"]
+    assert unloaded.id not in listed
+    for name in ("candidate", f"v{loaded.number}", loaded.id):
+        answer = mine.chat.completions.create(model=name, messages=ASKED, max_tokens=2)
+        assert answer.model == loaded.id
+    assert {row.version_id for row in candidates(served.engine)} == {loaded.id}
+    live = mine.chat.completions.create(model="live", messages=ASKED, max_tokens=2)
+    assert live.model != loaded.id
+    with pytest.raises(openai.NotFoundError, match=f"ask one of .*candidate, v{loaded.number}"):
+        mine.chat.completions.create(model=f"v{unloaded.number}", messages=ASKED)

@@ -192,7 +192,8 @@ def test_what_is_not_there_is_refused_in_openais_form(
     raw: httpx.Client, method: str, path: str, status: int
 ) -> None:
     content = b"{}" if method == "POST" else None
-    assert_refused(raw.request(method, path, content=content), status)
+    error = assert_refused(raw.request(method, path, content=content), status)
+    assert error["code"] == ("model_not_found" if "gpt" in path else "unknown_url")
 
 
 def test_elsewhere_errors_are_problem_documents(raw: httpx.Client) -> None:
