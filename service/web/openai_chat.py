@@ -112,11 +112,8 @@ async def _usage(parts: Parts, asked: AskedTurn, completion_tokens: int) -> answ
 async def _whole(parts: Parts, asked: AskedTurn, data: ChatRequest) -> answers.Completion:
     """Wait for all answers; NotReadyError where the engine could not finish them."""
     places = {row.side: index for index, row in enumerate(asked.rows)}
-    choices = [
-        answers.Choice(index, answers.choice_id(asked, index), answers.Said(""), "stop")
-        for index in range(len(asked.rows))
-    ]
-    drawn: list[list[answers.DrawnLogprob]] = [[] for _ in choices]
+    choices = [_empty_choice(asked, index, data) for index in range(len(asked.rows))]
+    tokens = 0
     reader = asked.events()
     try:
         async for numbered in reader:
@@ -124,21 +121,25 @@ async def _whole(parts: Parts, asked: AskedTurn, data: ChatRequest) -> answers.C
             if isinstance(event, TurnFailed):
                 raise NotReadyError(event.detail)
             if isinstance(event, TokenPiece):
-                drawn[places[event.side]].append(answers.drawn(event))
+                tokens += 1
+                if told := choices[places[event.side]].logprobs:
+                    told.content.append(answers.drawn(event))
             elif isinstance(event, AnswerEnded):
                 choice = choices[places[event.side]]
                 choice.message.content = event.text
                 choice.finish_reason = event.finish_reason
     finally:
         await reader.aclose()
-    if data.logprobs:
-        for choice, tokens in zip(choices, drawn, strict=True):
-            choice.logprobs = answers.Logprobs(tokens)
-    version = asked.version_ids[0]
-    usage = await _usage(parts, asked, sum(len(tokens) for tokens in drawn))
-    created = int(asked.turn.created_at.timestamp())
+    usage = await _usage(parts, asked, tokens)
+    version, created = asked.version_ids[0], int(asked.turn.created_at.timestamp())
     number = answers.completion_id(asked)
     return answers.Completion(number, created, version, version, choices, usage)
+
+
+def _empty_choice(asked: AskedTurn, index: int, data: ChatRequest) -> answers.Choice:
+    logprobs = answers.Logprobs([]) if data.logprobs else None
+    number = answers.choice_id(asked, index)
+    return answers.Choice(index, number, answers.Said(""), "stop", logprobs)
 
 
 async def _unless_gone(
