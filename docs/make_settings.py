@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from service import settings as module
@@ -20,6 +20,7 @@ from service.settings import (
     SignalSettings,
     SourceSettings,
     TrainingSettings,
+    VllmSettings,
 )
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -56,6 +57,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("General", Settings, ""),
     ("`[answers]`", AnswerSettings, "answers"),
     ("`[training]`", TrainingSettings, "training"),
+    ("`[vllm]`", VllmSettings, "vllm"),
     ("`[[sources]]`", SourceSettings, "sources[]"),
     ("`[[signals]]`", SignalSettings, "signals[]"),
 )
@@ -74,7 +76,7 @@ def table(title: str, model: type[BaseModel], place: str) -> Iterator[str]:
     yield "| setting | " + ("" if of_list else "variable | ") + "value | default | what it does |"
     yield "|---|---|---|---|" + ("" if of_list else "---|")
     for name, field in model.model_fields.items():
-        if name in ("answers", "training"):
+        if name in ("answers", "training", "vllm"):
             continue
         variable = f"HEED_{place.upper()}__{name.upper()}" if place else f"HEED_{name.upper()}"
         cells = [f"`{name}`", *([] if of_list else [f"`{variable}`"])]
@@ -116,12 +118,13 @@ def _kind(annotation: Any) -> str:
     names = {
         Path: "path",
         str: "text",
+        SecretStr: "text, never shown",
         int: "whole number",
         float: "number",
         bool: "true or false",
     }
     if get_origin(annotation) is tuple:
-        return "list of tables"
+        return "list of texts" if get_args(annotation)[0] is str else "list of tables"
     return names.get(annotation, "table")
 
 

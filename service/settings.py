@@ -10,8 +10,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -112,6 +121,50 @@ class TrainingSettings(BaseModel):
     """Values that replace defaults of the engine's RunPlan, by its field names."""
 
 
+class VllmSettings(BaseModel):
+    """The vLLM servers that answer, in place of the built-in engine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    urls: tuple[str, ...] = ()
+    """Addresses of the vLLM servers, such as http://gpu-1:8000; empty for the built-in engine."""
+    model: str = "base"
+    """Name under which they serve the base policy (their --served-model-name)."""
+    api_key: SecretStr | None = None
+    """Key that they ask for; best given by the variable or by `api_key_file`."""
+    api_key_file: Path | None = None
+    """File that holds the key."""
+    policies_path: str | None = None
+    """Heed's folder of policy versions as the servers see it; none where it is the same path."""
+    max_loras: int = Field(default=4, ge=3, le=1000)
+    """How many versions are loaded at once, at most the servers' --max-loras: the live one, the
+    previous one, which is kept for a rollback, and a new one need three."""
+    max_active: int = Field(default=64, ge=1, le=10_000)
+    """How many questions are on the servers at once; more wait."""
+    timeout_s: float = Field(default=60, ge=1, le=3600)
+    """Longest wait for a server's next word, in seconds."""
+
+    @field_validator("urls")
+    @classmethod
+    def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+                raise ValueError(
+                    "each must be http:// or https:// with a host, without a name or password"
+                )
+        return urls
+
+    def key(self) -> str | None:
+        """The key; SettingsError where its file cannot be read."""
+        if self.api_key_file is None:
+            return self.api_key.get_secret_value() if self.api_key else None
+        try:
+            return self.api_key_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SettingsError(f"setting vllm.api_key_file: {error}") from error
+
+
 class Settings(BaseSettings):
     """All settings of one deployment."""
 
@@ -149,6 +202,7 @@ class Settings(BaseSettings):
     """Cron expression (UTC) of clean-up: old job rows and unused run checkpoints."""
     answers: AnswerSettings = AnswerSettings()
     training: TrainingSettings = TrainingSettings()
+    vllm: VllmSettings = VllmSettings()
     log_format: Literal["json", "text"] = "text"
     """Log lines as JSON, or readable."""
 

@@ -1,0 +1,143 @@
+"""One request to the vLLM servers: answers to one prompt, each a stream of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from rlhf_engine.answer_events import Ended, Event, Failed, Token
+from rlhf_engine.answer_row import AnswerRow
+from rlhf_engine.errors import Cancelled, EngineError, GenerationError, QueueFullError
+from rlhf_engine.records import Prompt, SamplingSettings
+from rlhf_engine.render import prompt_ids
+from service.vllm_server import ServerUnusableError, VllmServer
+from service.vllm_servers import VllmServers
+from service.vllm_wire import WrongVersionError, completion_request
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class VllmRequest:
+    """What to answer. Row i has `versions[i]` and `seeds[i]`."""
+
+    prompt: Prompt
+    versions: tuple[str, ...]
+    seeds: tuple[int, ...]
+    settings: SamplingSettings
+    max_prompt_tokens: int
+
+
+class VllmJob:
+    """A request on its way. `cancel` may be called from any thread, at any time; the rest runs
+    in the engine's event loop."""
+
+    def __init__(
+        self,
+        request: VllmRequest,
+        on_event: Callable[[Event], None],
+        withdraw: Callable[[VllmJob, EngineError], None],
+    ) -> None:
+        self.request, self.tokens, self.open_rows = request, 0, 0
+        self.task: asyncio.Task[None] | None = None
+        self.why = EngineError()
+        """Why it is ended from outside, where it is."""
+        self._on_event, self._withdraw = on_event, withdraw
+        self._told = False
+
+    def cancel(self) -> None:
+        """End the job; a job that is over stays as it is."""
+        self._withdraw(self, Cancelled("the answer was cancelled; ask again for a new one"))
+
+    def close(self, error: EngineError | None) -> None:
+        """Nothing more comes; with an error, say so first."""
+        if error is not None:
+            self._tell(Failed(error))
+
+    async def answer(self, servers: VllmServers, tokenizer: Any, names: Mapping[str, str]) -> None:
+        """Tell every answer's tokens and end. `names` are the versions' names on the servers.
+
+        While nothing was told, a server that cannot answer is replaced by another.
+        """
+        ids = prompt_ids(tokenizer, self.request.prompt, self._room(servers.context))
+        tried: list[VllmServer] = []
+        error: EngineError = GenerationError("no vLLM server can be reached; try again soon")
+        while (server := servers.least_busy(tried)) is not None:
+            try:
+                await self._answer_on(server, tokenizer, ids, names)
+            except (ServerUnusableError, QueueFullError, WrongVersionError) as failure:
+                if not isinstance(failure, QueueFullError):
+                    servers.leave_out(server, failure)
+                if self._told or isinstance(failure, WrongVersionError):
+                    raise
+                error = failure
+                tried.append(server)
+            else:
+                return
+        raise error
+
+    async def _answer_on(
+        self, server: VllmServer, tokenizer: Any, ids: list[int], names: Mapping[str, str]
+    ) -> None:
+        request = self.request
+        try:
+            async with asyncio.TaskGroup() as group:
+                for at, version in enumerate(request.versions):
+                    row = AnswerRow(
+                        tokenizer, request.settings, request.prompt.id, request.seeds[at], at
+                    )
+                    body = completion_request(
+                        names[version],
+                        ids,
+                        request.seeds[at],
+                        request.settings,
+                        tokenizer.eos_token_id,
+                    )
+                    group.create_task(self._row(server, row, body))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+
+    async def _row(self, server: VllmServer, row: AnswerRow, body: dict[str, Any]) -> None:
+        """A row ends where every engine's does: at the end of its turn, its length, a stop text."""
+        self.open_rows += 1
+        drawn, (eos_id,) = 0, body["stop_token_ids"]
+        try:
+            async with aclosing(server.answer(body)) as tokens:
+                async for token in tokens:
+                    drawn += 1
+                    ended = token.token_id == eos_id or drawn == body["max_tokens"]
+                    events = row.take(token.token_id, token.logprob, token.top, ended=ended)
+                    for event in events:
+                        self._tell(event)
+                    if isinstance(events[-1], Ended):
+                        return
+        finally:
+            self.open_rows -= 1
+        raise ServerUnusableError(
+            f"the vLLM server {server.url} broke off after {drawn} tokens of an answer"
+        )
+
+    def _tell(self, event: Event) -> None:
+        """Deliver one event. A listener that raises has left: the job is cancelled."""
+        self._told = True
+        self.tokens += isinstance(event, Token)
+        try:
+            self._on_event(event)
+        except Exception as error:  # noqa: BLE001 - a listener must not end the engine
+            log.warning("answer_listener_failed", error=repr(error), next="the job is cancelled")
+            self.cancel()
+
+    def _room(self, context: int) -> int:
+        longest = self.request.settings.max_new_tokens
+        room = min(self.request.max_prompt_tokens, context - longest)
+        if room < 1:
+            raise GenerationError(
+                f"max_new_tokens is {longest}; the vLLM servers read {context} tokens in all, "
+                "question and answer; ask for a shorter answer"
+            )
+        return room
