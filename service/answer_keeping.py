@@ -12,7 +12,6 @@ import structlog
 from sqlalchemy import Engine
 
 import rlhf_engine
-from rlhf_engine.answer_events import Event as EngineEvent
 from rlhf_engine.answer_events import Failed, Token
 from rlhf_engine.records import to_json
 from service.asked_turn import AnswerRow, AskedTurn, Ending
@@ -53,23 +52,38 @@ class AnswerKeeper:
 
     async def _last_event(self, asked: AskedTurn) -> TurnDone | TurnFailed:
         try:
-            while not all(row.ended for row in asked.rows):
-                await self._take(asked, await asked.from_engine.get())
-        except Exception as error:  # noqa: BLE001 - the edge of the turn: the asker must hear of it
+            # While one answer is stored, the others go on being told.
+            async with asyncio.TaskGroup() as storing:
+                error = await self._tell_all(asked, storing)
+        except ExceptionGroup as group:
+            # The edge of the turn: its readers must hear of it, whatever it is.
             asked.cancel()
-            return _end_of(asked, error)
-        return TurnDone(asked.turn_id)
+            log.warning("turn_not_kept", turn=asked.turn_id, error=str(group.exceptions[0]))
+            detail = "The answer could not be kept. Please ask again."
+            return TurnFailed(asked.turn_id, detail)
+        return TurnDone(asked.turn_id) if error is None else _ended_early(asked, error)
 
-    async def _take(self, asked: AskedTurn, event: EngineEvent) -> None:
-        if isinstance(event, Failed):
-            await self._keep_unfinished(asked)
-            raise event.error
-        row = asked.rows[event.row]
-        if isinstance(event, Token):
-            self._tell(asked, row, event)
-            return
-        answer = event.answer
-        await self._keep(asked, row, answer.text, list(answer.token_ids), answer.finish_reason)
+    async def _tell_all(
+        self, asked: AskedTurn, storing: asyncio.TaskGroup
+    ) -> rlhf_engine.EngineError | None:
+        """Tell the engine's events to the last and begin to store each answer that ends; the
+        error that ended the turn early, if one did."""
+        while not all(row.ended for row in asked.rows):
+            event = await asked.from_engine.get()
+            if isinstance(event, Failed):
+                for row in asked.rows:
+                    text = "".join(row.pieces).strip()
+                    if text and not row.ended:
+                        storing.create_task(self._keep(asked, row, text, "cancelled"))
+                return event.error
+            row = asked.rows[event.row]
+            if isinstance(event, Token):
+                self._tell(asked, row, event)
+                continue
+            row.ended, row.token_ids = True, list(event.answer.token_ids)
+            answer = event.answer
+            storing.create_task(self._keep(asked, row, answer.text, answer.finish_reason))
+        return None
 
     def _tell(self, asked: AskedTurn, row: AnswerRow, token: Token) -> None:
         if row.first_token_ms is None:
@@ -78,16 +92,7 @@ class AnswerKeeper:
         row.token_ids.append(token.token_id)
         asked.buffer.add(TokenPiece(row.side, token.text, token.token_id, token.logprob, token.top))
 
-    async def _keep_unfinished(self, asked: AskedTurn) -> None:
-        for row in asked.rows:
-            text = "".join(row.pieces).strip()
-            if text and not row.ended:
-                await self._keep(asked, row, text, row.token_ids, "cancelled")
-
-    async def _keep(
-        self, asked: AskedTurn, row: AnswerRow, text: str, token_ids: list[int], reason: str
-    ) -> None:
-        row.ended = True
+    async def _keep(self, asked: AskedTurn, row: AnswerRow, text: str, reason: str) -> None:
         candidate = Candidate(
             id=row.candidate_id,
             turn_id=asked.turn_id,
@@ -95,7 +100,7 @@ class AnswerKeeper:
             version_id=row.version_id,
             # A policy may draw the token of NUL, which PostgreSQL cannot keep.
             text=text.replace("\x00", "\ufffd"),
-            token_ids=token_ids,
+            token_ids=row.token_ids,
             finish_reason=reason,
             seed=row.seed,
             settings=to_json(asked.sampling),
@@ -122,16 +127,13 @@ class AnswerKeeper:
         )
 
 
-def _end_of(asked: AskedTurn, error: Exception) -> TurnDone | TurnFailed:
-    """What the readers hear last of a turn that did not go to its end."""
-    engine_said_so = isinstance(error, rlhf_engine.EngineError)
-    if engine_said_so and asked.ending is not None:
-        log.info("turn_ended_early", turn=asked.turn_id, why=asked.ending)
-        if asked.ending == "stopped":
-            return TurnDone(asked.turn_id)
-        return TurnFailed(asked.turn_id, ENDED_EARLY[asked.ending])
-    log.warning("turn_failed", turn=asked.turn_id, error=str(error), next="ask again")
-    if engine_said_so:
+def _ended_early(asked: AskedTurn, error: rlhf_engine.EngineError) -> TurnDone | TurnFailed:
+    """What the readers hear last of a turn that the engine did not answer to its end."""
+    if asked.ending is None:
+        log.warning("turn_failed", turn=asked.turn_id, error=str(error), next="ask again")
         detail = f"The answer could not be finished: {error}. Please ask again."
         return TurnFailed(asked.turn_id, detail)
-    return TurnFailed(asked.turn_id, "The answer could not be kept. Please ask again.")
+    log.info("turn_ended_early", turn=asked.turn_id, why=asked.ending)
+    if asked.ending == "stopped":
+        return TurnDone(asked.turn_id)
+    return TurnFailed(asked.turn_id, ENDED_EARLY[asked.ending])

@@ -32,7 +32,7 @@ from service.stored_turns import (
     write_turn,
 )
 from service.tables import Person, Turn, new_id
-from service.turn_buffer import TurnBuffer, TurnReader
+from service.turn_buffer import TurnBuffer
 from service.turn_events import TurnStarted
 from service.wording import readable
 
@@ -129,20 +129,19 @@ class Answering:
             self._begin(asked, release.pop_all())
         return asked
 
-    async def resume(self, person: Person, turn_id: str, after: int = 0) -> TurnReader:
-        """The events numbered above `after` of one of this person's turns, running or over.
-
-        NotFoundError where there is no such turn, or it is somebody else's.
+    async def told(self, person: Person, turn_id: str, after: int = 0) -> TurnBuffer:
+        """The events of one of this person's turns, running or over, to read on after number
+        `after`. NotFoundError where there is no such turn, or it is somebody else's.
         """
         asked = self._own(person, turn_id)
         if asked is not None:
-            return asked.events(after)
+            return asked.buffer
         events = await asyncio.to_thread(told_again, self._database, person.id, turn_id)
-        return TurnBuffer.told(events[1:] if after else events, before=after).reader(after)
+        return TurnBuffer.told(events[1:] if after else events, before=after)
 
     async def stop(self, person: Person, turn_id: str) -> bool:
         """End one of this person's turns within one decode step and keep what there is of it;
-        False where it is over. NotFoundError as for `resume`."""
+        False where it is over. NotFoundError as for `told`."""
         asked = self._own(person, turn_id)
         if asked is None:
             await asyncio.to_thread(find_own_turn, self._database, person.id, turn_id)

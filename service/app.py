@@ -58,13 +58,16 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
     check_schema(database)
     serving = Serving(settings, engine_factory)
     answering = Answering(database, settings, serving)
-    parts = Parts(settings, database, serving, answering, Swapper(database, settings, serving))
+    swapper = Swapper(database, settings, serving)
+    parts = Parts(settings, database, serving, answering, swapper)
     return Litestar(
         route_handlers=[
             page.page,
             page.static_files,
             page.me,
             asking.ask,
+            asking.follow,
+            asking.stop,
             voting.compare,
             voting.thumb,
             voting.correct,

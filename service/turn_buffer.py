@@ -76,11 +76,6 @@ class TurnReader:
         self._buffer, self._after = buffer, after
         self._gone = False
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether nothing is left to read, now or later."""
-        return self._buffer.exhausted(self._after)
-
     def __aiter__(self) -> TurnReader:
         return self
 

@@ -24,18 +24,23 @@ def serve(
     from service.app import create_app
     from service.database import migrate, open_database
     from service.logs import configure_logging
+    from service.web_server import SLOW_READERS_S, DrainingServer
 
     configure_logging(settings.log_format)
     engine = open_database(settings.database)
     migrate(engine)
     engine.dispose()
     say(f"Heed serves http://{settings.host}:{settings.port} (Ctrl-C stops it)")
-    uvicorn.run(
-        create_app(settings),
+    app = create_app(settings)
+    answers = settings.answers
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=SLOW_READERS_S,
     )
+    answering = app.state.parts.answering
+    DrainingServer(config, lambda: answering.drain(answers.drain_s), answers.drain_s).run()

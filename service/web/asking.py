@@ -1,39 +1,21 @@
-"""Journey 1 over HTTP: a question in, server-sent events out."""
+"""Journey 1 over HTTP: a question in, server-sent events out, also after a lost connection."""
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
 import msgspec
-from litestar import post
-from litestar.params import JSONBody
+from litestar import Request, Response, get, post
+from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 
-from service.turn_buffer import TurnReader
-from service.turn_events import (
-    AnswerEnded,
-    Event,
-    NumberedEvent,
-    TokenPiece,
-    TurnDone,
-    TurnFailed,
-    TurnStarted,
-)
+from service.answering import AskOptions
+from service.errors import InvalidInputError
+from service.web.admission import require_room, token_of
+from service.web.event_stream import streamed
 from service.web.parts import GivenParts
 from service.web.sessions import GivenPerson
-
-PING_S = 15.0
-"""Seconds of silence after which a comment keeps proxies from closing the stream."""
-
-_NAMES: dict[type[Event], str] = {
-    TurnStarted: "turn",
-    TokenPiece: "token",
-    AnswerEnded: "end",
-    TurnDone: "done",
-    TurnFailed: "error",
-}
 
 
 class Question(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,60 +27,78 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
     compare: bool | None = None
 
 
+class Stopped(msgspec.Struct):
+    """Whether the turn was still being answered."""
+
+    stopped: bool
+
+
 @post(
     "/api/ask",
     status_code=200,
+    guards=[require_room],
     tags=["Chat"],
     summary="Ask a question",
     description=(
-        "Answers with server-sent events: `turn` (ids, sides, version, passages), `token` "
-        "(side, text), `end` (side, candidate_id, text), then `done`, or `error`."
+        "Answers with numbered server-sent events: `turn` (ids, sides, version, passages), "
+        "`token` (side, text), `end` (side, candidate_id, text), then `done`, or `error`."
     ),
 )
-async def ask(visitor: GivenPerson, parts: GivenParts, data: JSONBody[Question]) -> Stream:
+async def ask(
+    request: Request[Any, Any, Any],
+    visitor: GivenPerson,
+    parts: GivenParts,
+    data: JSONBody[Question],
+) -> Stream:
     """Begin a turn and stream its events."""
     share = parts.settings.answers.compare_share
     compare = random.SystemRandom().random() < share if data.compare is None else data.compare
-    asked = await parts.answering.ask(visitor, data.question, data.conversation_id, compare=compare)
-    return Stream(
-        event_stream(asked.events()),
-        media_type="text/event-stream; charset=utf-8",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    parts.askers.remember(token_of(request), visitor.id)
+    asked = await parts.answering.ask(
+        visitor,
+        data.question,
+        data.conversation_id,
+        compare=compare,
+        options=AskOptions(detached=True),
     )
+    return streamed(asked.events)
 
 
-async def event_stream(events: TurnReader) -> AsyncIterator[bytes]:
-    """The events in the form of text/event-stream, with a comment now and then in silence."""
-    pending: asyncio.Task[NumberedEvent] | None = None
-    try:
-        while True:
-            pending = pending or asyncio.create_task(_next(events))
-            done, _ = await asyncio.wait({pending}, timeout=PING_S)
-            if not done:
-                yield b": still working\n\n"
-                continue
-            numbered, pending = pending.result(), None
-            yield encode(numbered)
-            if isinstance(numbered.event, TurnDone | TurnFailed):
-                return
-    finally:
-        if pending is not None:
-            pending.cancel()
-        # Tells the answering that this reader left.
-        await events.aclose()
+@get(
+    "/api/turns/{turn_id:str}/stream",
+    tags=["Chat"],
+    summary="Follow a turn",
+    description=(
+        "The events of one's own turn that come after the number in the header Last-Event-ID, or "
+        "in `after`; all of them without either. 204 where there will be none. Of a turn that has "
+        "been over for a while each answer comes in one piece."
+    ),
+)
+async def follow(
+    request: Request[Any, Any, Any],
+    person: GivenPerson,
+    parts: GivenParts,
+    turn_id: FromPath[str],
+    after: Annotated[int, QueryParameter(ge=0, le=2**31)] = 0,
+) -> Response[Any]:
+    """Go on with a turn's events after a lost connection or a refreshed page."""
+    seen = _last_seen(request, after)
+    told = await parts.answering.told(person, turn_id, seen)
+    if told.exhausted(seen):
+        return Response(None, status_code=204)
+    return streamed(lambda: told.reader(seen))
 
 
-def encode(numbered: NumberedEvent) -> bytes:
-    """One event as its lines; of tokens only what the page shows."""
-    event = numbered.event
-    shown = {"side": event.side, "text": event.text} if isinstance(event, TokenPiece) else event
-    name = _NAMES[type(event)].encode()
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (
-        numbered.number,
-        name,
-        msgspec.json.encode(shown),
-    )
+@post("/api/turns/{turn_id:str}/stop", status_code=200, tags=["Chat"], summary="Stop a turn")
+async def stop(person: GivenPerson, parts: GivenParts, turn_id: FromPath[str]) -> Stopped:
+    """End one's own turn and keep what there is of its answers."""
+    return Stopped(await parts.answering.stop(person, turn_id))
 
 
-async def _next(events: TurnReader) -> NumberedEvent:
-    return await anext(events)
+def _last_seen(request: Request[Any, Any, Any], after: int) -> int:
+    given = request.headers.get("last-event-id")
+    if given is None:
+        return after
+    if not given.isascii() or not given.isdigit() or len(given) > len(str(2**31)):
+        raise InvalidInputError(f"Last-Event-ID is {given!r}; it must be the id of an event")
+    return int(given)

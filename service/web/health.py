@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 import msgspec
@@ -9,15 +10,17 @@ from litestar import Response, get
 from sqlmodel import select
 
 from service.database import session
+from service.engine_watch import engine_trouble
 from service.errors import HeedError
 from service.web.parts import GivenParts, Parts
 from service.web.problems import RETRY_AFTER_S
 
 
 class Live(msgspec.Struct):
-    """The process runs."""
+    """Whether the process does its work; `trouble` says why not."""
 
-    status: Literal["live"] = "live"
+    status: Literal["live", "not live"]
+    trouble: str | None = None
 
 
 class Ready(msgspec.Struct):
@@ -29,15 +32,18 @@ class Ready(msgspec.Struct):
 
 
 @get("/health/live", tags=["Health"], sync_to_thread=False)
-def live() -> Live:
-    """The process runs."""
-    return Live()
+def live(parts: GivenParts) -> Response[Live]:
+    """200 unless only a restart helps, else 503. A server that stops is left to its end."""
+    trouble = None if parts.answering.stopping else engine_trouble(parts.serving.stats())
+    if trouble is not None:
+        return Response(Live("not live", trouble), status_code=503)
+    return Response(Live("live"))
 
 
-@get("/health/ready", tags=["Health"], sync_to_thread=True)
-def ready(parts: GivenParts) -> Response[Ready]:
+@get("/health/ready", tags=["Health"])
+async def ready(parts: GivenParts) -> Response[Ready]:
     """200 where questions are answered, else 503."""
-    waits_for = _missing(parts)
+    waits_for = _missing(parts) or await asyncio.to_thread(_missing_database, parts)
     if waits_for is not None:
         body = Ready("not ready", waits_for=waits_for)
         return Response(body, status_code=503, headers={"Retry-After": str(RETRY_AFTER_S)})
@@ -46,9 +52,17 @@ def ready(parts: GivenParts) -> Response[Ready]:
 
 
 def _missing(parts: Parts) -> str | None:
+    if parts.answering.stopping:
+        return "the server is stopping"
+    if not parts.serving.ready:
+        return parts.serving.waits_for
+    return engine_trouble(parts.serving.stats())
+
+
+def _missing_database(parts: Parts) -> str | None:
     try:
         with session(parts.database) as opened:
             opened.exec(select(1)).one()
     except HeedError as error:
         return str(error)
-    return None if parts.serving.ready else parts.serving.waits_for
+    return None

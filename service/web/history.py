@@ -73,10 +73,11 @@ class Answer(msgspec.Struct):
 
 
 class TurnEntry(msgspec.Struct):
-    """A question with its answers."""
+    """A question with its answers; `running` says that they are still being written."""
 
     id: str
     question: str
+    running: bool
     compared: bool
     simulated: bool
     created_at: datetime
@@ -112,7 +113,9 @@ def show_conversation(
             .where(Turn.conversation_id == conversation_id)
             .order_by(col(Turn.position), col(Turn.created_at))
         ).all()
-        entries = [_turn(opened, person, turn) for turn in turns]
+        entries = [
+            _turn(opened, person, turn, parts.answering.is_running(turn.id)) for turn in turns
+        ]
     return ConversationDetail(**_entry(conversation), turns=entries)
 
 
@@ -120,7 +123,7 @@ def _entry(row: Conversation) -> dict[str, Any]:
     return row.model_dump(include={"id", "title", "created_at", "simulated"})
 
 
-def _turn(opened: Session, person: Person, turn: Turn) -> TurnEntry:
+def _turn(opened: Session, person: Person, turn: Turn, running: bool) -> TurnEntry:
     candidates = opened.exec(
         select(Candidate, PolicyVersion.number)
         .join(PolicyVersion)
@@ -134,6 +137,7 @@ def _turn(opened: Session, person: Person, turn: Turn) -> TurnEntry:
     return TurnEntry(
         id=turn.id,
         question=turn.question,
+        running=running,
         compared=turn.compared,
         simulated=turn.simulated,
         created_at=turn.created_at,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from sqlalchemy import Engine
 
 from service.answering import Answering
+from service.known_askers import KnownAskers
 from service.serving import Serving
 from service.settings import Settings
 from service.swap import Swapper
@@ -23,6 +24,7 @@ class Parts:
     serving: Serving
     answering: Answering
     swapper: Swapper
+    askers: KnownAskers = field(default_factory=KnownAskers)
 
 
 GivenParts = NamedDependency[Parts]

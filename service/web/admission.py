@@ -1,0 +1,31 @@
+"""The check before a question's own rules: is there room for it at all?
+
+A guard runs before the body is read and before anybody is looked up, so that a refusal
+costs neither the database nor a thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from service.web.parts import Parts
+from service.web.sessions import COOKIE
+
+AnyConnection = ASGIConnection[Any, Any, Any, Any]
+
+
+def require_room(connection: AnyConnection, _handler: BaseRouteHandler) -> None:
+    """Refuse the question where the service can take none now, or none of this asker."""
+    parts: Parts = connection.app.state.parts
+    parts.answering.check_room(parts.askers.find(token_of(connection)))
+
+
+def token_of(connection: AnyConnection) -> str | None:
+    """The asker's bearer token or session token, not checked."""
+    scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return bearer.strip()
+    return connection.cookies.get(COOKIE)
