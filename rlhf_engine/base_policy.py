@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MANIFEST = "manifest.json"
+TEMPLATE = "chat_template.jinja"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
-    "chat_template.jinja",
+    TEMPLATE,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -110,6 +111,21 @@ def base_hash(folder: Path) -> str:
     if "config.json" not in names:
         raise BasePolicyError(f"{folder} is no base policy: it has no config.json")
     return sha256_of_json({name: _file_hash(folder / name, known.get(name)) for name in names})
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """SHA-256 over the files that turn text into tokens, by name and content."""
+    names = sorted(_present(folder) & set(TOKENIZER_FILES) - {TEMPLATE})
+    return sha256_of_json({name: _file_hash(folder / name, None) for name in names})
+
+
+def template_hash(folder: Path) -> str:
+    """SHA-256 of the chat template, from a file of its own or from the tokenizer's settings."""
+    if (folder / TEMPLATE).is_file():
+        return _file_hash(folder / TEMPLATE, None)
+    config = folder / "tokenizer_config.json"
+    known = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return sha256_of_json(known.get("chat_template"))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

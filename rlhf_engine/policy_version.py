@@ -1,11 +1,14 @@
 """A PolicyVersion on disk: an adapter folder named by the hash of what it holds.
 
-POLICIES/<id>/manifest.json          written last: format, id, base, adapter, lineage, created
+POLICIES/<id>/manifest.json          written last: format, id, base, adapter, reads, lineage,
+                                     created
 POLICIES/<id>/adapter_config.json    absent in version 0, the base policy untouched
 POLICIES/<id>/adapter_model.safetensors
 
-The id covers the base policy's hash and both adapter files, so equal ids mean equal
-answers, and nothing that is stored ever changes.
+The id covers the base policy's hash (weights, tokenizer and chat template) and both adapter
+files, so equal ids mean equal answers, and nothing that is stored ever changes. `reads` says
+what turned questions into tokens in training: tokenizer, chat template and prompt format.
+Manifests of format 1 lack it.
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_engine.base_files import CODE_SUFFIXES, is_whole
-from rlhf_engine.base_policy import base_hash, base_name
+from rlhf_engine.base_policy import base_hash, base_name, template_hash, tokenizer_hash
 from rlhf_engine.errors import PolicyVersionError
 from rlhf_engine.files import sha256_of, write_json
 from rlhf_engine.folders import published
+from rlhf_engine.render import format_hash
 
-FORMAT = 1
+FORMAT = 2
+KNOWN_FORMATS = (1, 2)
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -64,6 +69,7 @@ class PolicyVersionFolder:
                 "id": version_id,
                 "base": base_entry,
                 "adapter": adapter,
+                "reads": None if adapter is None else _reads(base),
                 "lineage": lineage,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
@@ -75,11 +81,13 @@ class PolicyVersionFolder:
         """Verify a stored version against its manifest and the base policy, loading nothing.
 
         Raises PolicyVersionError on a missing, changed or foreign file, another base
-        policy, or a folder that does not carry its own id as its name.
+        policy, tokenizer, chat template or prompt format, or a folder that does not carry its
+        own id as its name.
         """
         path = Path(path)
         manifest = _read_manifest(path)
         _check_files(path, manifest)
+        _check_reads(path, manifest, Path(base))
         if manifest["base"]["hash"] != base_hash(base):
             raise PolicyVersionError(
                 f"policy version {path.name} was trained on base policy "
@@ -125,22 +133,54 @@ def _describe(folder: Path) -> dict[str, Any]:
         raise PolicyVersionError(f"{folder} holds no readable adapter: {error!r}") from error
 
 
+def _reads(base: Path) -> dict[str, str]:
+    return {
+        "tokenizer": tokenizer_hash(base),
+        "chat template": template_hash(base),
+        "prompt format": format_hash(),
+    }
+
+
+def _check_reads(path: Path, manifest: dict[str, Any], base: Path) -> None:
+    """Version 0 was trained by others, on prompts of their own: there is nothing to compare."""
+    if manifest["adapter"] is None or manifest["format"] == 1:
+        return
+    for what, found in _reads(base).items():
+        if (manifest["reads"] or {}).get(what) != found:
+            remedy = (
+                "use the release of Heed that trained it"
+                if what == "prompt format"
+                else f"set base_policy to {manifest['base']['name']} as it was then"
+            )
+            raise PolicyVersionError(
+                f"policy version {path.name} was trained with another {what} than that of {base}; "
+                f"{remedy}, or train again"
+            )
+
+
 def _id_of(base: str, adapter: dict[str, Any] | None) -> str:
     parts = [base] if adapter is None else [base, adapter["sha256"], adapter["config_sha256"]]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise PolicyVersionError(
+            f"policy version {path.name} is gone from {path.parent}; restore it from a backup"
+        )
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        known = manifest["format"] == FORMAT
+        known = manifest["format"] in KNOWN_FORMATS
         _ = manifest["id"], manifest["adapter"], manifest["lineage"]
         _ = manifest["base"]["name"], manifest["base"]["hash"]
+        if manifest["format"] != 1:
+            _ = dict(manifest["reads"] or {})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PolicyVersionError(f"{path} is no policy version: {error!r}") from error
     if not known:
         raise PolicyVersionError(
-            f"{path / MANIFEST} has format {manifest['format']!r}; this program reads {FORMAT}"
+            f"{path / MANIFEST} has format {manifest['format']!r}; this program reads "
+            f"{' and '.join(map(str, KNOWN_FORMATS))}"
         )
     return manifest
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rlhf_engine.records import Prompt
+from rlhf_engine.files import sha256_of_json
+from rlhf_engine.records import Exchange, Prompt, PromptPassage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,6 +32,14 @@ def messages(prompt: Prompt) -> list[dict[str, str]]:
     shown = [f"[{passage.title}]\n{passage.text}" for passage in prompt.passages]
     chat.append({"role": "user", "content": "\n\n".join([*shown, prompt.question])})
     return chat
+
+
+def format_hash() -> str:
+    """SHA-256 over how prompts become messages, as the texts of two sample prompts show it: a
+    policy that was trained on another form would be asked in one it does not know."""
+    exchange, passage = Exchange("{q}", "{a}"), PromptPassage("{i}", "{t}", "{p}")
+    samples = (Prompt("", "{n}"), Prompt("", "{n}", (passage, passage), (exchange,)))
+    return sha256_of_json([messages(sample) for sample in samples])
 
 
 def prompt_ids(

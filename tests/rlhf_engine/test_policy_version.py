@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rlhf_engine import folders
+from rlhf_engine import folders, render, serving_adapters
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.errors import PolicyVersionError
 from rlhf_engine.plan import LoraPlan
@@ -81,6 +83,110 @@ def test_a_changed_or_missing_file_is_refused(
     (stored.path / name).unlink()
     with pytest.raises(PolicyVersionError, match=f"lacks {name}"):
         PolicyVersionFolder.open(stored.path, base)
+
+
+def changed_file(name: str, old: str, new: str) -> Callable[[Path, pytest.MonkeyPatch], None]:
+    def change(base: Path, _patch: pytest.MonkeyPatch) -> None:
+        text = (base / name).read_text(encoding="utf-8")
+        assert old in text
+        (base / name).write_text(text.replace(old, new), encoding="utf-8")
+
+    return change
+
+
+def other_system_text(_base: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(render, "SYSTEM", "Answer in verse.")
+
+
+CHANGES = {
+    "tokenizer": changed_file("tokenizer.json", '"single_word": false', '"single_word": true'),
+    "chat template": changed_file("chat_template.jinja", "assistant", "helper"),
+    "prompt format": other_system_text,
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_another_reading_of_questions_than_in_training_is_refused(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    own = Path(shutil.copytree(base, tmp_path / "own"))
+    stored = PolicyVersionFolder.store(adapter, own, tmp_path / "policies", {})
+    assert set(stored.manifest["reads"]) == set(CHANGES)
+    CHANGES[what](own, monkeypatch)
+    with pytest.raises(PolicyVersionError, match=f"another {what} than .*, or train again"):
+        PolicyVersionFolder.open(stored.path, own)
+
+
+def test_the_base_policy_alone_answers_in_any_prompt_format(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zero = PolicyVersionFolder.store(None, base, tmp_path, {})
+    other_system_text(base, monkeypatch)
+    assert PolicyVersionFolder.open(zero.path, base) == zero
+
+
+def test_a_version_of_the_first_format_opens_still(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    stored = PolicyVersionFolder.store(adapter, base, tmp_path, {})
+    first = {name: value for name, value in stored.manifest.items() if name != "reads"}
+    (stored.path / "manifest.json").write_text(json.dumps({**first, "format": 1}))
+    assert PolicyVersionFolder.open(stored.path, base).id == stored.id
+
+
+@pytest.mark.parametrize("reads", [None, {}, {"tokenizer": "0"}, "x"])
+def test_a_manifest_that_tells_too_little_is_refused(
+    base: Path, adapter: Path, tmp_path: Path, reads: object
+) -> None:
+    stored = PolicyVersionFolder.store(adapter, base, tmp_path, {})
+    (stored.path / "manifest.json").write_text(json.dumps({**stored.manifest, "reads": reads}))
+    with pytest.raises(PolicyVersionError):
+        PolicyVersionFolder.open(stored.path, base)
+
+
+def cut_off(stored: Path) -> None:
+    weights = stored / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def linked(stored: Path) -> None:
+    weights = stored / "adapter_model.safetensors"
+    weights.rename(stored.parent / "elsewhere.safetensors")
+    weights.symlink_to(stored.parent / "elsewhere.safetensors")
+
+
+def pickled(stored: Path) -> None:
+    (stored / "adapter_model.bin").write_bytes(b"x")
+
+
+def gone(stored: Path) -> None:
+    shutil.rmtree(stored)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (cut_off, "cut off"),
+        (linked, "does not belong"),
+        (pickled, "does not belong"),
+        (gone, "is gone from .*; restore it"),
+    ],
+)
+def test_a_damaged_version_is_refused_before_any_weights_are_read(
+    base: Path,
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], None],
+    why: str,
+) -> None:
+    stored = PolicyVersionFolder.store(adapter, base, tmp_path, {})
+    read: list[Path] = []
+    monkeypatch.setattr(serving_adapters, "read_adapter", read.append)
+    damage(stored.path)
+    with pytest.raises(PolicyVersionError, match=why):
+        serving_adapters.read_verified(stored.path, base)
+    assert read == []
 
 
 @pytest.mark.parametrize("name", ["run.py", "optimizer.pt", "more/weights.bin", "x.PKL"])
