@@ -10,7 +10,15 @@ import structlog
 import typer
 
 import rlhf_engine
-from service.commands import corrections, demonstration, maintenance, policies, serving, training
+from service.commands import (
+    corrections,
+    demonstration,
+    maintenance,
+    policies,
+    replay,
+    serving,
+    training,
+)
 from service.commands.terminal import EXIT_CODES, FAILED, WRONG_USE, warn
 from service.errors import HeedError, SettingsError
 
@@ -30,6 +38,7 @@ app.add_typer(training.app, name="train")
 app.command("promote")(policies.promote)
 app.command("candidate")(policies.candidate)
 app.command("rollback")(policies.rollback)
+app.command("replay")(replay.replay)
 app.command("policies")(policies.list_policies)
 app.add_typer(corrections.app, name="corrections")
 app.command("plugins")(maintenance.plugins)

@@ -21,6 +21,7 @@ from rlhf_engine.answer_events import Event
 from service import smoke
 from service.errors import HeedError, NotFoundError
 from service.settings import Settings
+from service.vllm_engine import VllmEngine
 
 EngineFactory = Callable[[Path, Settings], Any]
 
@@ -46,7 +47,7 @@ class Serving:
 
     def __init__(self, settings: Settings, engine_factory: EngineFactory | None = None) -> None:
         self._settings = settings
-        self._factory = engine_factory or _torch_engine
+        self._factory = engine_factory or make_engine
         self._lock = threading.Lock()
         self._leases: Counter[str] = Counter()
         self._numbers: dict[str, int] = {}
@@ -124,6 +125,11 @@ class Serving:
         """How many turns use each version now."""
         with self._lock:
             return {version: count for version, count in self._leases.items() if count}
+
+    def aliases(self) -> dict[str, str]:
+        """The loaded version that each alias stands for now."""
+        with self._lock:
+            return dict(self._aliases)
 
     def number(self, version_id: str) -> int:
         """The number people read of a loaded version."""
@@ -246,7 +252,10 @@ def _place(version_id: str, conversation_id: str) -> float:
     return int.from_bytes(digest[:4]) / 2**32
 
 
-def _torch_engine(base: Path, settings: Settings) -> Any:
+def make_engine(base: Path, settings: Settings) -> Any:
+    """The engine that the settings ask for, not yet started."""
+    if settings.vllm.urls:
+        return VllmEngine(base, settings.vllm, settings.answers.max_waiting)
     return rlhf_engine.TorchEngine(
         base,
         dtype=settings.dtype,
