@@ -22,7 +22,7 @@ from service.web.parts import GivenParts
 from service.web.sessions import GivenPerson
 
 
-class Thumb(msgspec.Struct, tag_field="type", tag="thumb", forbid_unknown_fields=True):
+class ThumbFeedback(msgspec.Struct, tag_field="type", tag="thumb", forbid_unknown_fields=True):
     """Up or down on one answer, with a short reason and a comment."""
 
     id: str
@@ -32,7 +32,9 @@ class Thumb(msgspec.Struct, tag_field="type", tag="thumb", forbid_unknown_fields
     replaces: str | None = None
 
 
-class Comparison(msgspec.Struct, tag_field="type", tag="comparison", forbid_unknown_fields=True):
+class ComparisonFeedback(
+    msgspec.Struct, tag_field="type", tag="comparison", forbid_unknown_fields=True
+):
     """A choice between the two answers of one completion: A is choices[0], B is choices[1]."""
 
     id: str
@@ -42,17 +44,19 @@ class Comparison(msgspec.Struct, tag_field="type", tag="comparison", forbid_unkn
     replaces: str | None = None
 
 
-class Correction(msgspec.Struct, tag_field="type", tag="correction", forbid_unknown_fields=True):
+class CorrectionFeedback(
+    msgspec.Struct, tag_field="type", tag="correction", forbid_unknown_fields=True
+):
     """What the answer should have been."""
 
     id: str
     answer: str
 
 
-Feedback = Thumb | Comparison | Correction
+Feedback = ThumbFeedback | ComparisonFeedback | CorrectionFeedback
 
 
-class Recorded(msgspec.Struct):
+class RecordedFeedback(msgspec.Struct):
     """What was recorded; its id is given as `replaces` to change a vote."""
 
     id: str
@@ -67,20 +71,22 @@ class Recorded(msgspec.Struct):
     summary="Say something of an answer",
     sync_to_thread=True,
 )
-def give_feedback(caller: GivenPerson, parts: GivenParts, data: JSONBody[Feedback]) -> Recorded:
+def give_feedback(
+    caller: GivenPerson, parts: GivenParts, data: JSONBody[Feedback]
+) -> RecordedFeedback:
     """Record a thumb, a comparison or a correction on answers one was given."""
     with session(parts.database) as opened:
         number = _record(opened, caller, data)
-    return Recorded(number, type(data).__name__.lower())
+    return RecordedFeedback(number, str(type(data).__struct_config__.tag))
 
 
 def _record(opened: Session, caller: Person, data: Feedback) -> str:
     named = data.id.removeprefix(ID_PREFIX)
-    if isinstance(data, Comparison):
+    if isinstance(data, ComparisonFeedback):
         given = (data.choice, data.strength, data.decision_ms, data.replaces)
         return feedback.record_comparison(opened, caller, _turn(opened, named), *given).id
     answer = _answer(opened, named)
-    if isinstance(data, Correction):
+    if isinstance(data, CorrectionFeedback):
         return feedback.propose_correction(opened, caller, answer, data.answer).id
     value = 1 if data.value == "up" else -1
     said = (data.reason, data.comment, data.replaces)
