@@ -8,7 +8,7 @@ from sqlmodel import Session, col, select
 
 from service.errors import NotFoundError
 from service.serving import NotReadyError, Serving
-from service.tables import Alias, PolicyVersion
+from service.tables import PolicyVersion
 
 DEFAULT = "heed"
 """Leaves the choice of the version to the service: the live one, or now and then a candidate."""
@@ -36,9 +36,8 @@ def askable(opened: Session, serving: Serving) -> list[Askable]:
     loaded = col(PolicyVersion.id).in_(serving.loaded())
     newest = select(PolicyVersion).where(loaded).order_by(col(PolicyVersion.number).desc())
     versions = {version.id: version for version in opened.exec(newest)}
-    rows = {row.name: row.version_id for row in opened.exec(select(Alias))}
-    rows |= {"live": serving.live_id or rows.get("live", "")}
-    aliases = {name: rows[name] for name in ALIASES if rows.get(name) in versions}
+    pointed = serving.aliases()
+    aliases = {name: pointed[name] for name in ALIASES if pointed.get(name) in versions}
     names = {DEFAULT: aliases["live"], **aliases} if "live" in aliases else aliases
     return [
         Askable(name, versions[version_id], _standing_for(aliases, version_id))

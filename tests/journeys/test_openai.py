@@ -262,7 +262,8 @@ def test_an_alias_that_stands_for_a_loaded_version_can_be_asked(
     with session(served.engine) as opened:
         base = opened.exec(select(PolicyVersion)).one()
         opened.add(Alias(name="previous", version_id=base.id))
-    assert [model.id for model in mine.models.list()] == ["heed", "live", "previous", base.id]
+    names = ["heed", "live", "previous", base.id]
+    eventually(lambda: [model.id for model in mine.models.list()] == names)
     answer = mine.chat.completions.create(model="previous", messages=ASKED, max_tokens=1)
     assert answer.model == base.id
 
@@ -329,6 +330,21 @@ def test_other_than_two_answers_are_not_compared(mine: openai.OpenAI, count: int
     answer = mine.chat.completions.create(model="heed", messages=ASKED, n=count, max_tokens=2)
     with pytest.raises(openai.BadRequestError, match="not two to compare"):
         say(mine, type="comparison", id=answer.id, choice="A")
+
+
+def test_what_no_database_keeps_is_refused(served: Served, mine: openai.OpenAI) -> None:
+    answer = mine.chat.completions.create(model="heed", messages=ASKED, max_tokens=1)
+    thumb = {"type": "thumb", "id": answer.id, "value": "up"}
+    for change in ({"id": "\x00"}, {"replaces": "\x00"}):
+        # PostgreSQL cannot even look for it.
+        with pytest.raises((openai.NotFoundError, openai.BadRequestError)):
+            say(mine, **{**thumb, **change})
+    for role in ("system", "user", "assistant"):
+        wrong: list[Any] = [{"role": role, "content": "a\x00b"}, *ASKED]
+        with pytest.raises(openai.BadRequestError, match="no text"):
+            mine.chat.completions.create(model="heed", messages=wrong)
+    with pytest.raises(openai.BadRequestError, match="no text"):
+        say(mine, **thumb, comment="a\x00b")
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from service.database import (
     schema_state,
     session,
 )
-from service.errors import DatabaseError
+from service.errors import DatabaseError, InvalidInputError
 from service.migrations.compared import include_name
 from tests.service.conversations import Talk, make_talk
 
@@ -113,6 +113,12 @@ def test_a_session_that_raises_leaves_nothing(engine: Engine) -> None:
         raise KeyError
     with session(engine) as opened:
         assert opened.exec(select(tables.Person)).all() == []
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_value_that_postgresql_cannot_hold_is_wrong_input(engine: Engine) -> None:
+    with pytest.raises(InvalidInputError, match="NUL"), session(engine) as opened:
+        opened.get(tables.Person, "\x00")
 
 
 def test_a_session_that_read_first_can_write_after_others_did(engine: Engine) -> None:
