@@ -47,6 +47,7 @@ class Scale:
     sft: SftPlan
     reward: RewardPlan
     lora: LoraPlan = field(default_factory=LoraPlan)
+    learning_rate: float = PpoPlan().learning_rate
 
 
 SCALES = {
@@ -63,6 +64,7 @@ SCALES = {
         sft=SftPlan(epochs=1, learning_rate=1e-3, watched_questions=0),
         reward=RewardPlan(epochs=1, learning_rate=1e-3),
         lora=LoraPlan(top_layers=10),
+        learning_rate=5e-4,
     ),
     "small": Scale(
         train=96,
@@ -132,7 +134,10 @@ class Preference:
             sft=scale.sft,
             reward_model=scale.reward,
             ppo=PpoPlan(
-                rollout_batches=scale.batches, rollout_size=scale.batch, answers_per_prompt=N
+                rollout_batches=scale.batches,
+                rollout_size=scale.batch,
+                answers_per_prompt=N,
+                learning_rate=scale.learning_rate,
             ),
             evaluation=EvaluationPlan(max_questions=2),
         )
