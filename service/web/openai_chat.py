@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from litestar import Request, Response, post
 from litestar.background_tasks import BackgroundTask
-from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
 from litestar.params import JSONBody
 from litestar.response import Stream
@@ -22,6 +21,7 @@ from service.errors import InvalidInputError, NotFoundError
 from service.serving import NotReadyError
 from service.turn_events import AnswerEnded, TokenPiece, TurnFailed
 from service.web import openai_answer as answers
+from service.web.admission import require_room, token_of
 from service.web.openai_errors import ModelNotFoundError, ParameterError
 from service.web.openai_request import ChatRequest, options_of, question_of
 from service.web.openai_stream import ChunkWriter, lines
@@ -32,12 +32,6 @@ CLIENT_GONE = 499
 """The status of a request whose client left; nobody reads it."""
 
 Result = TypeVar("Result")
-
-
-def require_room(connection: ASGIConnection[Any, Any, Any, Any], _handler: object) -> None:
-    """Refuse before anything is read, or looked up, where no question can be taken now."""
-    parts: Parts = connection.app.state.parts
-    parts.answering.check_room()
 
 
 @post(
@@ -55,6 +49,7 @@ async def complete(
     data: JSONBody[ChatRequest],
 ) -> Response[Any]:
     """Answer the last user message, at once or as a stream."""
+    parts.askers.remember(token_of(request), caller.id)
     parts.answering.check_room(caller.id)
     question = question_of(data)
     version = await asyncio.to_thread(_version, parts, data.model)

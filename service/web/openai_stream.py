@@ -12,11 +12,9 @@ from service.asked_turn import AskedTurn
 from service.turn_buffer import TurnReader
 from service.turn_events import AnswerEnded, Event, TokenPiece, TurnDone, TurnFailed, TurnStarted
 from service.web import openai_answer as answers
+from service.web.event_stream import PING_S
 from service.web.openai_errors import failure
 from service.web.openai_request import ChatRequest
-
-PING_S = 15.0
-"""Seconds of silence after which a comment keeps proxies from closing the stream."""
 
 
 class ChunkWriter:
