@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 from sqlalchemy import Engine, text
 from sqlmodel import select
 
 from service.database import session
-from service.people import person_by_token, simulated_person, visitor
+from service.errors import InvalidInputError
+from service.people import holder, person_by_token, simulated_person, visitor
 from service.tables import Person
 
 
@@ -50,3 +54,23 @@ def test_a_simulated_person_is_made_once_and_labelled(engine: Engine) -> None:
         assert simulated_person(opened, "another").id != first.id
         people = opened.exec(select(Person)).all()
     assert [person.kind for person in people] == ["simulated", "simulated"]
+
+
+def test_a_token_of_ones_own_is_one_visitor_from_its_first_use(engine: Engine) -> None:
+    def look(_number: int) -> str:
+        with session(engine) as opened:
+            return holder(opened, "a-key").id
+
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(look, range(16)))
+    assert len(found) == 1
+    with session(engine) as opened:
+        assert holder(opened, "another-key").id not in found
+        found_by_cookie = person_by_token(opened, "a-key")
+    assert found_by_cookie is not None
+    assert {found_by_cookie.id} == found
+
+
+def test_a_token_that_is_too_long_is_refused(engine: Engine) -> None:
+    with session(engine) as opened, pytest.raises(InvalidInputError, match="256"):
+        holder(opened, "k" * 257)
