@@ -17,8 +17,11 @@ from service.web.sessions import COOKIE
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
 
 
-def require_room(connection: AnyConnection, _handler: BaseRouteHandler) -> None:
-    """Refuse the question where the service can take none now, or none of this asker."""
+async def require_room(connection: AnyConnection, _handler: BaseRouteHandler) -> None:
+    """Refuse the question where the service can take none now, or none of this asker.
+
+    A coroutine, since Litestar runs plain functions in a thread, and all may be busy.
+    """
     parts: Parts = connection.app.state.parts
     parts.answering.check_room(parts.askers.find(token_of(connection)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -68,10 +69,14 @@ class Visitor(httpx.Client):
 
 
 class Served:
-    """A running server. `engine` is the test's own connection to its database."""
+    """A running server. `engine` is the test's own connection to its database; `loop` is what the
+    server runs on."""
 
-    def __init__(self, url: str, settings: Settings, engine: Engine) -> None:
+    def __init__(
+        self, url: str, settings: Settings, engine: Engine, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.url, self.settings, self.engine = url, settings, engine
+        self.loop = loop
         self._visitors: list[Visitor] = []
 
     def visitor(self) -> Visitor:
@@ -105,7 +110,8 @@ def serving(
         eventually(lambda: server.started or not thread.is_alive())
         assert server.started, "the server did not start; its log says why"
         port = server.servers[0].sockets[0].getsockname()[1]
-        served = Served(f"http://127.0.0.1:{port}", settings, engine)
+        loop = server.servers[0].get_loop()
+        served = Served(f"http://127.0.0.1:{port}", settings, engine, loop)
         if until_ready:
             eventually(lambda: httpx.get(f"{served.url}/health/ready").status_code == 200)
         yield served
