@@ -67,6 +67,12 @@ class Serving:
         """The version that new turns use; None until the first is loaded."""
         return self._aliases.get("live")
 
+    def prepare(self) -> None:
+        """Load the built-in engine's libraries where it will be used. The base policy is then
+        checked with them, and not in a process that would load them once more."""
+        if self._factory is make_engine and not self._settings.vllm.urls:
+            _ = rlhf_engine.TorchEngine
+
     def open(self, base: Path) -> None:
         """Load the base policy and start the engine; returns when it runs."""
         engine = self._factory(base, self._settings)

@@ -143,6 +143,7 @@ class Swapper:
 
     def _open(self) -> None:
         settings = self._settings
+        self._serving.prepare()
         base = rlhf_engine.fetch_base(
             settings.base_policy, settings.base_cache, settings.base_revision, self._tell_progress
         )

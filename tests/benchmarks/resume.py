@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
-    _one_thread()
+    one_thread()
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="heed-resume-"))
     bench, tally = Bench(folder, options.seed), Tally()
@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """Before torch is loaded: a process that has started threads cannot be forked."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"

@@ -113,8 +113,14 @@ def done(child: int, errors: Path) -> bool:
 
 def killed_try(run: Path, kill: Kill, errors: Path) -> bool:
     """Work on the run until the kill; whether the run came to its end before."""
+    return killed(lambda tells: _try(run, kill, tells), kill, errors)
+
+
+def killed(work: Callable[[int], None], kill: Kill, errors: Path) -> bool:
+    """Do the work in a process until the kill; whether it came to its end before. The work
+    is given the descriptor by which to say that it is time."""
     told, tells = os.pipe()
-    child = in_child(lambda: _try(run, kill, tells), errors)
+    child = in_child(lambda: work(tells), errors)
     os.close(tells)
     wait_s = kill.after_s if kill.how == "moment" else LONGEST_TRY_S
     # The pipe becomes readable where the child says that it is time, and where it has ended.
@@ -150,11 +156,9 @@ def preload(modules: Sequence[str]) -> None:
 
 def _try(run: Path, kill: Kill, tells: int) -> None:
     if kill.how == "write":
-        sys.addaudithook(Watch(run, lambda number, _: _stop(number, kill, tells)))
+        sys.addaudithook(Watch(run, lambda number, _: stop_at(number, kill, tells)))
     elif kill.how == "cut":
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        sys.addaudithook(Watch(run, lambda number, name: _limit(number, run / name, kill)))
+        sys.addaudithook(Watch(run, lambda number, name: limit_at(number, run / name, kill)))
     _train(run)
 
 
@@ -166,15 +170,19 @@ def _train(run: Path) -> None:
     train(run)
 
 
-def _stop(number: int, kill: Kill, tells: int) -> None:
+def stop_at(number: int, kill: Kill, tells: int) -> None:
+    """Where this is the kill's write, say that it is time, and do no more."""
     if number == kill.write:
         os.write(tells, b"!")
         signal.pause()
 
 
-def _limit(number: int, path: Path, kill: Kill) -> None:
-    """From now on the kernel ends the process where a file grows by more than the length."""
+def limit_at(number: int, path: Path, kill: Kill) -> None:
+    """Where this is the kill's write: from now on the kernel ends the process where a file grows
+    by more than the length."""
     if number == kill.write:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         grown = (path.stat().st_size if path.is_file() else 0) + kill.length
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         resource.setrlimit(resource.RLIMIT_FSIZE, (grown, hard))

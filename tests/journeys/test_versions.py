@@ -182,7 +182,7 @@ def test_a_replay_finds_the_first_token_that_differs_and_what_is_missing(
         served.visitor().ask(QUESTION)
         settings = served.settings
     (row,) = answers(engine)
-    copies = {
+    copies: dict[str, dict[str, Any]] = {
         "other": {"token_ids": [*row.token_ids[:3], row.token_ids[3] + 1, *row.token_ids[4:]]},
         "ended": {"token_ids": row.token_ids[:5], "finish_reason": "cancelled"},
         "old": {"engine": {}},
