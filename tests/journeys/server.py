@@ -73,10 +73,11 @@ class Served:
     server runs on."""
 
     def __init__(
-        self, url: str, settings: Settings, engine: Engine, loop: asyncio.AbstractEventLoop
+        self, url: str, settings: Settings, engine: Engine, server: uvicorn.Server
     ) -> None:
         self.url, self.settings, self.engine = url, settings, engine
-        self.loop = loop
+        self._server = server
+        self.loop: asyncio.AbstractEventLoop = server.servers[0].get_loop()
         self._visitors: list[Visitor] = []
 
     def visitor(self) -> Visitor:
@@ -85,6 +86,15 @@ class Served:
         self._visitors.append(visitor)
         visitor.get("/api/me").raise_for_status()
         return visitor
+
+    def cut(self) -> None:
+        """Break every connection, as a network that fails."""
+
+        def abort() -> None:
+            for connection in list(self._server.server_state.connections):
+                connection.transport.abort()
+
+        self.loop.call_soon_threadsafe(abort)
 
     def close(self) -> None:
         for visitor in self._visitors:
@@ -110,8 +120,7 @@ def serving(
         eventually(lambda: server.started or not thread.is_alive())
         assert server.started, "the server did not start; its log says why"
         port = server.servers[0].sockets[0].getsockname()[1]
-        loop = server.servers[0].get_loop()
-        served = Served(f"http://127.0.0.1:{port}", settings, engine, loop)
+        served = Served(f"http://127.0.0.1:{port}", settings, engine, server)
         if until_ready:
             eventually(lambda: httpx.get(f"{served.url}/health/ready").status_code == 200)
         yield served

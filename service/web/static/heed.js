@@ -13,6 +13,9 @@ const CHOICES = [
 ];
 const RUN_STATES = { awaiting_approval: "awaits approval" };
 const POLL_MS = 3000;
+const FIRST_PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 4000;
+const MOST_TRIES = 12;
 
 const page = (id) => document.getElementById(id);
 const state = { conversation: null, asking: null, operator: false, ready: false, openRuns: new Set() };
@@ -78,53 +81,113 @@ async function* serverEvents(response) {
     const blocks = (waiting + value).split("\n\n");
     waiting = blocks.pop();
     for (const block of blocks) {
-      const lines = block.split("\n");
-      const name = lines.find((line) => line.startsWith("event: "));
-      const data = lines.find((line) => line.startsWith("data: "));
-      if (name && data) yield [name.slice(7), JSON.parse(data.slice(6))];
+      const fields = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s)));
+      if (fields.event && fields.data) yield [fields.event, JSON.parse(fields.data), Number(fields.id)];
     }
   }
 }
 
 async function ask(question, two) {
   const view = addTurn(question);
-  state.asking = new AbortController();
+  const body = { question, conversation_id: state.conversation, compare: two ? true : null };
+  await answered(view, () => ask(question, two), (signal) => fetch("/api/ask", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal,
+  }));
+}
+
+// Shows a turn to its end, over as many connections as it takes; `connect` makes the first.
+async function answered(view, again, connect) {
+  const asking = new AbortController();
+  state.asking = { view, abort: () => asking.abort() };
   showAsking(true);
   try {
-    const response = await fetch("/api/ask", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({
-        question,
-        conversation_id: state.conversation,
-        compare: two ? true : null,
-      }),
-      signal: state.asking.signal,
-    });
+    const response = await connect(asking.signal);
     if (!response.ok) throw new Error(await problemOf(response));
-    await follow(view, response);
+    await follow(view, response, asking.signal);
   } catch (error) {
     if (error.name === "AbortError") view.stopped();
-    else view.failed(error.message, () => ask(question, two));
+    else view.failed(error instanceof TypeError ? "The server cannot be reached." : error.message, again);
   } finally {
-    state.asking = null;
-    showAsking(false);
+    if (state.asking?.view === view) {
+      state.asking = null;
+      showAsking(false);
+    }
     refreshHistory();
   }
 }
 
-async function follow(view, response) {
-  let ended = false;
-  for await (const [name, data] of serverEvents(response)) {
-    if (name === "turn") {
-      state.conversation = data.conversation_id;
-      view.started(data);
-    } else if (name === "token") view.piece(data.side, data.text);
-    else if (name === "end") view.ended(data);
-    else if (name === "done") { ended = true; view.done(); }
-    else if (name === "error") throw new Error(data.detail);
+async function follow(view, response, signal) {
+  let tries = 0;
+  for (;;) {
+    try {
+      for await (const [name, data, number] of serverEvents(response)) {
+        show(view, name, data);
+        view.seen = number;
+        tries = 0;
+        if (name === "done") return;
+      }
+    } catch (error) {
+      if (error.name === "AbortError" || error instanceof TurnError) throw error;
+    }
+    response = null;
+    while (response === null) {
+      if (view.id === null || ++tries > MOST_TRIES) throw new Error("The connection broke before the answer ended. Please ask again.");
+      response = await reconnected(view, tries, signal);
+    }
   }
-  if (!ended) throw new Error("The connection broke before the answer ended. Please ask again.");
+}
+
+// The rest of a turn whose connection broke, or null where the server cannot be reached yet.
+async function reconnected(view, tries, signal) {
+  const longest = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (tries - 1));
+  // Not all pages that lost one server should come back at the same moment.
+  await new Promise((resolve) => { setTimeout(resolve, longest * (0.5 + Math.random() / 2)); });
+  signal.throwIfAborted();
+  try {
+    const response = await streamOf(view, signal);
+    if (response.ok) return response;
+    if (response.status < 500) throw new TurnError(await problemOf(response));
+  } catch (error) {
+    if (error.name === "AbortError" || error instanceof TurnError) throw error;
+  }
+  return null;
+}
+
+function streamOf(view, signal) {
+  return fetch(`/api/turns/${view.id}/stream`, { headers: { "Last-Event-ID": String(view.seen) }, signal });
+}
+
+class TurnError extends Error {}
+
+function show(view, name, data) {
+  if (name === "turn") {
+    state.conversation = data.conversation_id;
+    keepPlace();
+    view.started(data);
+  } else if (name === "token") view.piece(data.side, data.text);
+  else if (name === "end") view.ended(data);
+  else if (name === "done") view.done();
+  else if (name === "error") throw new TurnError(data.detail);
+}
+
+// Leaving the page lets an answer go on for a while; stopping it ends it and keeps what there is.
+function stop() {
+  const asking = state.asking;
+  if (!asking) return;
+  if (asking.view.id === null) asking.abort();
+  else {
+    asking.view.halted = true;
+    call(`/api/turns/${asking.view.id}/stop`, {}).catch(() => asking.abort());
+  }
+}
+
+// So that a refreshed page is where it was.
+function keepPlace() {
+  if (state.conversation === null) sessionStorage.removeItem("conversation");
+  else sessionStorage.setItem("conversation", state.conversation);
 }
 
 function showAsking(busy) {
@@ -148,13 +211,15 @@ function addTurn(question) {
 
 class TurnView {
   constructor(turn, answers, waiting) {
-    Object.assign(this, { turn, answers, waiting, cards: new Map(), id: null, passages: [] });
+    Object.assign(this, { turn, answers, waiting, cards: new Map(), id: null, seen: 0, halted: false, passages: [] });
   }
 
   started({ turn_id: id, sides, version, passages }) {
     this.id = id;
     this.passages = passages;
     this.waiting.remove();
+    this.answers.replaceChildren();
+    this.cards.clear();
     this.answers.classList.toggle("two", sides.length === 2);
     for (const side of sides) this.addCard(side, version, true);
     if (passages.length) this.turn.append(passageList(passages));
@@ -176,15 +241,18 @@ class TurnView {
     this.keepInView();
   }
 
-  ended({ side, candidate_id: id, text }) {
+  ended({ side, candidate_id: id, text, finish_reason: reason }) {
     const shown = this.cards.get(side);
+    if (!shown.card.classList.contains("writing")) return;
     shown.card.classList.remove("writing");
     shown.text.textContent = text || "(no answer)";
+    if (reason === "cancelled") shown.header.append(badge("stopped"));
     shown.card.append(feedbackOn({ id, text, thumb: null, correction: null }));
   }
 
   done() {
-    if (this.cards.size === 2) this.askForVote(null, performance.now(), true);
+    if (this.halted) this.stopped();
+    else if (this.cards.size === 2) this.askForVote(null, performance.now(), true);
     this.keepInView();
   }
 
@@ -339,9 +407,11 @@ async function openConversation(id) {
     const conversation = await call(`/api/conversations/${encodeURIComponent(id)}`);
     newConversation();
     state.conversation = id;
+    keepPlace();
     conversation.turns.forEach(showTurn);
     page("turns").scrollTop = page("turns").scrollHeight;
   } catch (error) {
+    sessionStorage.removeItem("conversation");
     notice(error.message);
   }
   refreshHistory();
@@ -351,6 +421,10 @@ async function openConversation(id) {
 function showTurn(turn) {
   const view = addTurn(turn.question);
   view.id = turn.id;
+  if (turn.running) {
+    answered(view, () => ask(turn.question, turn.compared), (signal) => streamOf(view, signal));
+    return;
+  }
   view.waiting.remove();
   view.answers.classList.toggle("two", turn.answers.length === 2);
   for (const answer of turn.answers) {
@@ -366,8 +440,10 @@ function showTurn(turn) {
 }
 
 function newConversation() {
+  stop();
   state.asking?.abort();
   state.conversation = null;
+  keepPlace();
   page("turns").replaceChildren(page("welcome"));
   page("welcome").hidden = false;
   page("question").focus();
@@ -503,11 +579,12 @@ page("ask").addEventListener("submit", sendQuestion);
 page("question").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) sendQuestion(event);
 });
-page("stop").addEventListener("click", () => state.asking?.abort());
+page("stop").addEventListener("click", stop);
 page("new-conversation").addEventListener("click", newConversation);
 page("show-history").addEventListener("click", () => { toggle("history"); refreshHistory(); });
 page("show-training").addEventListener("click", () => { toggle("training"); refreshTraining(); });
 page("start-run").addEventListener("click", () => operate("/api/runs"));
 page("roll-back").addEventListener("click", () => operate("/api/policies/rollback"));
 watch();
+if (sessionStorage.getItem("conversation")) openConversation(sessionStorage.getItem("conversation"));
 page("question").focus();
