@@ -1,0 +1,133 @@
+"""The load of the throughput benchmark: so many streams, the same questions for every side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+import rlhf_engine
+from rlhf_engine.answer_events import Ended, Token
+from rlhf_engine.render import messages
+from rlhf_engine.serving_engine import generate
+from tests.benchmarks.serving_goals import prompt, quantile
+
+ANSWER_S = 300.0
+"""An answer that takes longer has failed, and with it the side."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer: seconds to its first readable token, and its tokens."""
+
+    first_token_s: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One side under one load."""
+
+    tokens_per_s: float
+    first_p50_s: float
+    first_p95_s: float
+    tokens: int
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], seconds: float) -> Figures:
+        """Of answers that took `seconds` in all."""
+        firsts = [each.first_token_s for each in samples]
+        tokens = sum(each.tokens for each in samples)
+        return cls(tokens / seconds, quantile(firsts, 0.5), quantile(firsts, 0.95), tokens)
+
+
+Ask = Callable[[int], Awaitable[Sample]]
+"""Asks the question of a number and reads its answer to the end."""
+
+
+async def under_load(ask: Ask, streams: int, questions: int) -> Figures:
+    """So many streams, each with its next question as soon as its last is answered."""
+    left = iter(range(questions))
+    samples: list[Sample] = []
+
+    async def stream() -> None:
+        for number in left:
+            async with asyncio.timeout(ANSWER_S):
+                samples.append(await ask(number))
+
+    began = time.monotonic()
+    await asyncio.gather(*(stream() for _ in range(streams)))
+    return Figures.of(samples, time.monotonic() - began)
+
+
+def engine_ask(engine: Any, version: str, answer_tokens: int) -> Ask:
+    """Asks the engine itself."""
+    settings = rlhf_engine.SamplingSettings(temperature=0.0, max_new_tokens=answer_tokens)
+
+    async def ask(number: int) -> Sample:
+        asked, first, tokens = time.monotonic(), 0.0, 0
+        async for event in generate(engine, version, prompt(number), settings, [1]):
+            if isinstance(event, Token) and event.text:
+                first = first or time.monotonic() - asked
+            elif isinstance(event, Ended):
+                tokens = len(event.answer.token_ids)
+        return Sample(first, tokens)
+
+    return ask
+
+
+@contextlib.asynccontextmanager
+async def openai_ask(
+    url: str, model: str, answer_tokens: int, *, whole_prompt: bool
+) -> AsyncIterator[Ask]:
+    """Asks a server by OpenAI's API, each question in a person's own name.
+
+    Heed adds its system text itself; with `whole_prompt` it is sent, so that all read the same.
+    """
+    async with httpx.AsyncClient(base_url=url, timeout=ANSWER_S, trust_env=False) as client:
+
+        async def ask(number: int) -> Sample:
+            chat = messages(prompt(number))
+            body = {
+                "model": model,
+                "messages": chat if whole_prompt else chat[-1:],
+                "max_tokens": answer_tokens,
+                "temperature": 0.0,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+            }
+            headers = {"Authorization": f"Bearer benchmark-{number}"}
+            asked = time.monotonic()
+            async with client.stream(
+                "POST", "/v1/chat/completions", json=body, headers=headers
+            ) as response:
+                if response.status_code != 200:
+                    told = (await response.aread()).decode(errors="replace")
+                    raise ConnectionError(f"status {response.status_code}: {told[:300]}")
+                return await _sample(response, asked)
+
+        yield ask
+
+
+async def _sample(response: httpx.Response, asked: float) -> Sample:
+    first, pieces, told = 0.0, 0, 0
+    async for line in response.aiter_lines():
+        data = line.removeprefix("data: ")
+        if data == line or data == "[DONE]":
+            continue
+        chunk = json.loads(data)
+        if "error" in chunk:
+            raise ConnectionError(f"the stream broke off: {chunk['error']}")
+        told = (chunk.get("usage") or {}).get("completion_tokens") or told
+        if any(choice["delta"].get("content") for choice in chunk.get("choices", [])):
+            pieces += 1
+            first = first or time.monotonic() - asked
+    if not first:
+        raise ConnectionError("the answer has no text")
+    return Sample(first, told or pieces)
