@@ -8,11 +8,12 @@ DEMO ?=
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint format wheel clean
+.PHONY: help install demo serve test test-vllm lint format wheel clean
 
 help:
 	@echo "make demo     the whole loop on a demonstration company, then the page (DEMO='--once' ends after it)"
 	@echo "make test     every check and test"
+	@echo "make test-vllm  the tests of serving with a real vLLM, in an environment of its own"
 	@echo "make lint     ruff, mypy and the import contracts alone"
 	@echo "make format   let ruff format the code"
 	@echo "make serve    serve the page and the API with the settings in heed.toml"
@@ -38,7 +39,11 @@ serve: $(INSTALLED)
 	$(BIN)/heed serve
 
 test: lint
-	$(BIN)/python -m pytest -m "not benchmark" $(PYTEST)
+	$(BIN)/python -m pytest -m "not benchmark and not vllm" $(PYTEST)
+
+test-vllm: $(INSTALLED)
+	$(BIN)/python -m tests.engines.vllm_environment
+	$(BIN)/python -m pytest -m vllm tests/engines $(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

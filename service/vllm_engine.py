@@ -30,6 +30,8 @@ from service.vllm_server import VllmServer
 from service.vllm_servers import VllmServers
 
 MAX_ROWS = 16
+UNLOAD_S = 5.0
+"""How long stopping waits for servers that are told to forget versions."""
 
 Result = TypeVar("Result")
 
@@ -57,6 +59,7 @@ class VllmEngine:
         # Used in the event loop:
         self._servers: VllmServers | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._unloading: set[asyncio.Task[None]] = set()
         self._tokenizer: Any = None
 
     def start(self) -> None:
@@ -112,8 +115,8 @@ class VllmEngine:
             if self._using[handle]:
                 return False
             name = self._names.pop(handle, None)
-        if name == handle and self._servers is not None and self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._servers.unload(handle), self._loop)
+        if name == handle and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._unload, handle)
         return True
 
     def loaded(self) -> set[str]:
@@ -221,11 +224,20 @@ class VllmEngine:
         for job in here:
             self._end(job, GenerationError("the engine stopped before the answer ended"))
         await asyncio.gather(*self._tasks(), return_exceptions=True)
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        if self._unloading:
+            await asyncio.wait(self._unloading, timeout=UNLOAD_S)
+        rest = [*self._unloading, *([] if self._watch is None else [self._watch])]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
         if self._servers is not None:
             await self._servers.close()
+
+    def _unload(self, handle: str) -> None:
+        assert self._servers is not None
+        task = self._loop.create_task(self._servers.unload(handle))
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
 
     def _tasks(self) -> list[asyncio.Task[None]]:
         with self._lock:

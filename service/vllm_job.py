@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from rlhf_engine.records import Prompt, SamplingSettings
 from rlhf_engine.render import prompt_ids
 from service.vllm_server import ServerUnusableError, VllmServer
 from service.vllm_servers import VllmServers
-from service.vllm_wire import WrongVersionError, completion_request
+from service.vllm_wire import ToldToken, WrongVersionError, completion_request
 
 log = structlog.get_logger(__name__)
 
@@ -115,6 +116,8 @@ class VllmJob:
                     for event in events:
                         self._tell(event)
                     if isinstance(events[-1], Ended):
+                        if ended:
+                            await _read_end(tokens)
                         return
         finally:
             self.open_rows -= 1
@@ -141,3 +144,11 @@ class VllmJob:
                 "question and answer; ask for a shorter answer"
             )
         return room
+
+
+async def _read_end(tokens: AsyncGenerator[ToldToken, None]) -> None:
+    """A stream that is read to its end leaves the connection to the next answer; the answer
+    stands, whatever comes of it."""
+    with contextlib.suppress(EngineError):
+        async for _ in tokens:
+            return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -127,9 +127,10 @@ class VllmServer:
                 if response.status_code != 200:
                     await response.aread()
                     raise self._refusal(response)
-                async for data in _events(response):
-                    for token in read_chunk(data, body["model"], body["logprobs"]):
-                        yield token
+                async with aclosing(_events(response)) as events:
+                    async for data in events:
+                        for token in read_chunk(data, body["model"], body["logprobs"]):
+                            yield token
         except httpx.HTTPError as error:
             raise self._unusable(f"it broke off: {error!r}") from error
         finally:
@@ -188,7 +189,7 @@ class VllmServer:
         return ServerUnusableError(f"the vLLM server {self.url} cannot be used: {why}")
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[str]:
+async def _events(response: httpx.Response) -> AsyncGenerator[str, None]:
     """The data of each event. Lines end with a line feed alone: httpx's own lines would also end
     at characters that JSON holds as they are."""
     waiting = b""
