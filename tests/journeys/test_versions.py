@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import Engine
 from sqlmodel import select
@@ -219,3 +220,22 @@ def test_the_candidate_is_moved_by_compare_and_swap(served: Served, tmp_path: Pa
         assert not policies.clear_candidate(opened, first.id, "a test")
         assert policies.clear_candidate(opened, second.id, "a test")
         assert policies.aliased(opened, "candidate") is None
+
+
+def test_no_lease_outlives_a_turn_that_was_refused_or_left(served: Served, tmp_path: Path) -> None:
+    visitor = served.visitor()
+    body = {"model": "nothing", "messages": [{"role": "user", "content": QUESTION}]}
+    assert visitor.post("/v1/chat/completions", json=body).status_code in (401, 404)
+    with pytest.raises(httpx.HTTPStatusError):
+        visitor.ask(QUESTION, conversation_id="somebody else's")
+    for _ in visitor.events(QUESTION, compare=True):
+        break
+    numbers = [stored_version(served, tmp_path, seed) for seed in (1, 2)]
+    for version in numbers:
+        promote(visitor, version)
+
+    def loaded() -> set[tuple[int, int]]:
+        rows = visitor.get("/api/policies").json()["versions"]
+        return {(row["number"], row["leases"]) for row in rows if row["loaded"]}
+
+    eventually(lambda: loaded() == {(1, 0), (2, 0)})

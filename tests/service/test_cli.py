@@ -57,7 +57,10 @@ def heed(
 def test_help_names_every_command_and_the_exit_codes(heed: Heed) -> None:
     code, out, _ = heed("--help")
     assert code == 0
-    commands = "demo serve sync train promote rollback policies plugins fetch-base export check"
+    commands = (
+        "demo serve sync train promote candidate rollback replay policies plugins fetch-base "
+        "export check"
+    )
     for command in commands.split():
         assert command in out
     assert "4 refused by the gate" in " ".join(out.split())
@@ -220,6 +223,29 @@ def test_export_without_feedback_ends_with_3(heed: Heed, tmp_path: Path) -> None
 )
 def test_durations_read_as_people_say_them(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_the_candidate_is_set_and_cleared(heed: Heed, base: Path, tmp_path: Path) -> None:
+    first, rejected = _two_versions(base, tmp_path)
+    code, _, err = heed("candidate")
+    assert (code, "give either a VERSION or --clear" in err) == (2, True)
+    assert heed("candidate", "--clear")[0] == 3
+    code, _, err = heed("candidate", rejected)
+    assert (code, "was rejected by its gate" in err) == (1, True)
+    code, out, _ = heed("candidate", "v1")
+    assert (code, f"v1 ({first}) is the candidate\n" in out) == (0, True)
+    assert "candidate" in next(line for line in heed("policies")[1].splitlines() if first in line)
+    assert f"v1 ({first}) is no longer the candidate\n" in heed("candidate", "--clear")[1]
+
+
+def test_an_answer_that_is_not_there_cannot_be_replayed(heed: Heed, base: Path) -> None:
+    settings = load_settings()
+    engine = open_database(settings.database)
+    migrate(engine)
+    engine.dispose()
+    code, out, err = heed("replay", "chatcmpl-nothing")
+    assert (code, out) == (1, "")
+    assert "there is no answer 'chatcmpl-nothing'" in err
 
 
 def _add_gold() -> None:

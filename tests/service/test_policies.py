@@ -246,3 +246,42 @@ def test_promoting_the_candidate_of_a_run_that_awaits_approval_ends_the_run(
         run = opened.get_one(TrainingRun, "run-1")
     assert run.state == "promoted"
     assert run.finished_at is not None
+
+
+def test_an_alias_may_stand_for_the_version_it_names(engine: Engine, version_0: str) -> None:
+    registered(engine, "aaaa")
+    with session(engine) as opened:
+        policies.set_candidate(opened, "aaaa", "Ada")
+    with session(engine) as opened:
+        assert policies.find_version(opened, "live").id == version_0
+        assert policies.find_version(opened, "candidate").id == "aaaa"
+        with pytest.raises(NotFoundError):
+            policies.find_version(opened, "previous")
+
+
+def test_of_two_first_candidates_set_at_once_one_is_told_of_the_other(
+    engine: Engine, version_0: str
+) -> None:
+    registered(engine, "aaaa", "bbbb")
+    gate = threading.Barrier(2)
+    heard: list[str] = []
+
+    def set_one(version_id: str) -> None:
+        gate.wait(10)
+        try:
+            with session(engine) as opened:
+                policies.set_candidate(opened, version_id, "Ada")
+        except ConflictError:
+            return
+        heard.append(version_id)
+
+    threads = [threading.Thread(target=set_one, args=(name,)) for name in ("aaaa", "bbbb")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    with session(engine) as opened:
+        row = opened.get_one(Alias, "candidate")
+    # Where they did not meet, both did it, one after the other.
+    assert row.version_id in heard
+    assert row.generation == len(heard)
