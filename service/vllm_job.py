@@ -69,6 +69,7 @@ class VllmJob:
         tried: list[VllmServer] = []
         error: EngineError = GenerationError("no vLLM server can be reached; try again soon")
         while (server := servers.least_busy(tried)) is not None:
+            server.jobs += 1
             try:
                 await self._answer_on(server, tokenizer, ids, names)
             except (ServerUnusableError, QueueFullError, WrongVersionError) as failure:
@@ -80,6 +81,8 @@ class VllmJob:
                 tried.append(server)
             else:
                 return
+            finally:
+                server.jobs -= 1
         raise error
 
     async def _answer_on(

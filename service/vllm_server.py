@@ -38,8 +38,8 @@ class VllmServer:
 
     def __init__(self, url: str, settings: VllmSettings) -> None:
         self.url = url.rstrip("/")
-        self.streams = 0
-        """Answers that it is giving now."""
+        self.jobs = 0
+        """Questions that it has been given and that are not over."""
         self.context = 0
         """Most tokens that it reads, question and answer, once `check` has found it."""
         self._base, self._slots = settings.model, settings.max_loras
@@ -121,7 +121,6 @@ class VllmServer:
         ServerUnusableError where the server cannot be reached, does not have the version or
         breaks off, QueueFullError where it is busy, WrongVersionError, and GenerationError.
         """
-        self.streams += 1
         try:
             async with self._client.stream("POST", "/v1/completions", json=body) as response:
                 if response.status_code != 200:
@@ -133,8 +132,6 @@ class VllmServer:
                             yield token
         except httpx.HTTPError as error:
             raise self._unusable(f"it broke off: {error!r}") from error
-        finally:
-            self.streams -= 1
 
     async def _models(self) -> dict[str, dict[str, Any]]:
         """What it serves, by name."""

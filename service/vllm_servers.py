@@ -69,9 +69,9 @@ class VllmServers:
         self._look.set()
 
     def least_busy(self, without: Sequence[VllmServer] = ()) -> VllmServer | None:
-        """The server with the fewest answers under way."""
+        """The server with the fewest questions under way."""
         fit = [server for server in self.up if server not in without]
-        return min(fit, key=lambda server: server.streams, default=None)
+        return min(fit, key=lambda server: server.jobs, default=None)
 
     async def load(self, handle: str, folder: str) -> None:
         """Give a version to every server that is up, or to none: PolicyVersionError if one of
