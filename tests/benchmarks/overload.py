@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from rich.table import Table
 
@@ -85,21 +86,20 @@ class Load:
 
 
 async def capacity(askers: Sequence[Asker], seconds: float) -> float:
-    """Answers a second where there is always somebody waiting."""
+    """Answers a second where there is always somebody waiting, from the tokens that came."""
     until = time.monotonic() + seconds
-    ended: list[float] = []
+    heard: list[Heard] = []
 
     async def stream(at: int) -> None:
         while time.monotonic() < until:
-            heard = await askers[at].ask(question_of(at))
-            if heard.ended:
-                ended.append(heard.times[-1])
+            heard.append(await askers[at].ask(question_of(at)))
 
     await asyncio.gather(*(stream(at) for at in range(STREAMS)))
-    inside = [moment for moment in ended if moment < until]
-    if not inside:
-        raise SystemExit("no answer ended while the capacity was measured; give more --seconds")
-    return len(inside) / seconds
+    ended = [each for each in heard if each.ended]
+    tokens = sum(moment < until for each in ended for moment in each.times)
+    if not tokens:
+        raise SystemExit("no token came while the capacity was measured; give more --seconds")
+    return tokens / fmean(len(each.times) for each in ended) / seconds
 
 
 async def load(

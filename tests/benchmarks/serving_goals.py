@@ -70,7 +70,7 @@ def quantile(values: Sequence[float], share: float) -> float:
     """The value that `share` of the values do not exceed; NaN of none."""
     if not values:
         return math.nan
-    return sorted(values)[min(len(values) - 1, math.ceil(share * len(values)) - 1)]
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def milliseconds(seconds: float, digits: int = 0) -> str:
