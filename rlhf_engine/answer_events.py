@@ -73,5 +73,7 @@ class EngineStats:
     tokens: int
     using: dict[str, int]
     """Jobs, waiting or active, by id of each loaded version."""
+    alive: bool = True
+    """False where only a new start helps; an engine that waits for another machine is alive."""
     round_s: float = 0.0
     """Seconds for which the engine has been in its present round of work; 0 where it rests."""

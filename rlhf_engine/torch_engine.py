@@ -171,9 +171,10 @@ class TorchEngine:
     def stats(self) -> EngineStats:
         """The engine's state now."""
         began = self._round_began
+        alive = self._thread is not None and self._thread.is_alive()
         with self._changed:
             return EngineStats(
-                ready=self._accepting and self._thread is not None and self._thread.is_alive(),
+                ready=self._accepting and alive,
                 dtype=self._dtype,
                 active=self._jobs,
                 rows=0 if self._rounds is None else self._rounds.rows,
@@ -182,6 +183,7 @@ class TorchEngine:
                 failed=self._failed,
                 tokens=0 if self._rounds is None else self._rounds.tokens,
                 using={version: self._using[version] for version in self._adapters},
+                alive=alive,
                 round_s=0.0 if began is None else time.monotonic() - began,
             )
 

@@ -10,7 +10,7 @@ from litestar import Response, get
 from sqlmodel import select
 
 from service.database import session
-from service.engine_watch import engine_trouble
+from service.engine_watch import engine_trouble, lasting_trouble
 from service.errors import HeedError
 from service.web.parts import GivenParts, Parts
 from service.web.problems import RETRY_AFTER_S
@@ -34,7 +34,7 @@ class Ready(msgspec.Struct):
 @get("/health/live", tags=["Health"], sync_to_thread=False)
 def live(parts: GivenParts) -> Response[Live]:
     """200 unless only a restart helps, else 503. A server that stops is left to its end."""
-    trouble = None if parts.answering.stopping else engine_trouble(parts.serving.stats())
+    trouble = None if parts.answering.stopping else lasting_trouble(parts.serving.stats())
     if trouble is not None:
         return Response(Live("not live", trouble), status_code=503)
     return Response(Live("live"))

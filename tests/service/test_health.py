@@ -10,7 +10,7 @@ import httpx
 import rlhf_engine
 from rlhf_engine.answer_events import EngineStats
 from service.database import migrate, open_database
-from service.engine_watch import STALLED_S, engine_trouble
+from service.engine_watch import STALLED_S, engine_trouble, lasting_trouble
 from service.settings import Settings
 from tests.journeys.conftest import settings_for
 from tests.journeys.server import serving
@@ -24,7 +24,14 @@ def test_an_engine_is_in_trouble_when_it_has_ended_or_moves_no_more() -> None:
     assert engine_trouble(RESTING) is None
     assert engine_trouble(replace(RESTING, round_s=STALLED_S - 1)) is None
     assert "no step" in str(engine_trouble(replace(RESTING, round_s=STALLED_S + 1)))
-    assert "has ended" in str(engine_trouble(replace(RESTING, ready=False)))
+    assert "has ended" in str(engine_trouble(replace(RESTING, alive=False)))
+
+
+def test_servers_that_cannot_be_reached_are_no_reason_to_restart_this_one() -> None:
+    away = replace(RESTING, ready=False)
+    assert "tried again" in str(engine_trouble(away))
+    assert lasting_trouble(away) is None
+    assert lasting_trouble(replace(away, alive=False)) is not None
 
 
 def test_a_server_whose_engine_has_ended_is_neither_live_nor_ready(tmp_path: Path) -> None:
