@@ -1,4 +1,4 @@
-"""One answer of a job: its tokens so far, the text that may be told, and where it ends. No torch."""
+"""One answer of a job: its tokens so far, the text to tell, and where it ends. No torch."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Each policy version is loaded on every server under its own immutable id, which is its name
 there for good: a name that was reused for other weights could answer from key-values that
-the old ones computed. One thread runs the event loop that all of it happens in.
+the old ones computed. Version 0 is loaded like the others, as an adapter that changes nothing
+(rlhf_engine/idle_adapter.py says why). One thread runs the event loop that all of it happens in.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import structlog
 from rlhf_engine.answer_events import EngineStats
 from rlhf_engine.base_policy import load_tokenizer
 from rlhf_engine.errors import EngineError, GenerationError, PolicyVersionError, QueueFullError
+from rlhf_engine.idle_adapter import idle_adapter
 from rlhf_engine.policy_version import PolicyVersionFolder
 from rlhf_engine.records import Prompt, SamplingSettings
 from rlhf_engine.serving_engine import OnEvent
@@ -52,7 +54,7 @@ class VllmEngine:
         # Guarded by _lock:
         self._waiting: deque[VllmJob] = deque()
         self._active: list[VllmJob] = []
-        self._names: dict[str, str] = {}
+        self._loaded: set[str] = set()
         self._using: Counter[str] = Counter()
         self._accepting = False
         self._ended = self._failed = self._tokens = 0
@@ -99,12 +101,9 @@ class VllmEngine:
         verified = PolicyVersionFolder.open(version.path, self.base)
         if not self._accepting or self._servers is None:
             raise GenerationError("the engine is not running; try again when it has started")
-        name = self._settings.model
-        if not verified.is_base:
-            name = verified.id
-            self._in_loop(self._servers.load(name, self._folder_there(verified)))
+        self._in_loop(self._servers.load(verified.id, self._folder_there(verified)))
         with self._lock:
-            self._names[verified.id] = name
+            self._loaded.add(verified.id)
         log.info("policy_version_loaded", version=verified.id)
         return verified.id
 
@@ -114,15 +113,16 @@ class VllmEngine:
         with self._lock:
             if self._using[handle]:
                 return False
-            name = self._names.pop(handle, None)
-        if name == handle and self._thread.is_alive():
+            known = handle in self._loaded
+            self._loaded.discard(handle)
+        if known and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._unload, handle)
         return True
 
     def loaded(self) -> set[str]:
         """Handles of the versions that can be asked."""
         with self._lock:
-            return set(self._names)
+            return set(self._loaded)
 
     def submit(
         self,
@@ -166,14 +166,14 @@ class VllmEngine:
                 ended=self._ended,
                 failed=self._failed,
                 tokens=self._tokens + sum(job.tokens for job in self._active),
-                using={handle: self._using[handle] for handle in self._names},
+                using={handle: self._using[handle] for handle in self._loaded},
             )
 
     def _check_room(self, versions: Sequence[str]) -> None:
         if not self._accepting:
             raise GenerationError("the engine is not running; try again when it has started")
         for version in versions:
-            if version not in self._names:
+            if version not in self._loaded:
                 raise PolicyVersionError(f"policy version {version} is not loaded; load it first")
         if not self._reachable():
             raise GenerationError("no vLLM server can be reached; try again soon")
@@ -186,10 +186,13 @@ class VllmEngine:
         return self._servers is not None and bool(self._servers.up)
 
     def _folder_there(self, version: PolicyVersionFolder) -> str:
-        """A version's folder as the servers see it."""
+        """The folder of a version's adapter, as the servers see it."""
+        folder = version.path
+        if version.is_base:
+            folder = idle_adapter(self.base, folder.with_name(f"{version.id}-idle"))
         if self._settings.policies_path is None:
-            return str(version.path.resolve())
-        return str(PurePosixPath(self._settings.policies_path) / version.id)
+            return str(folder.resolve())
+        return str(PurePosixPath(self._settings.policies_path) / folder.name)
 
     def _in_loop(self, work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -269,7 +272,7 @@ class VllmEngine:
         assert self._servers is not None
         error: EngineError | None = None
         try:
-            await job.answer(self._servers, self._tokenizer, self._names)
+            await job.answer(self._servers, self._tokenizer)
         except asyncio.CancelledError:
             error = job.why
         except Exception as failure:  # noqa: BLE001 - one job's failure must not end the engine

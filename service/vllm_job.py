@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +60,8 @@ class VllmJob:
         if error is not None:
             self._tell(Failed(error))
 
-    async def answer(self, servers: VllmServers, tokenizer: Any, names: Mapping[str, str]) -> None:
-        """Tell every answer's tokens and end. `names` are the versions' names on the servers.
+    async def answer(self, servers: VllmServers, tokenizer: Any) -> None:
+        """Tell every answer's tokens and end.
 
         While nothing was told, a server that cannot answer is replaced by another.
         """
@@ -71,7 +71,7 @@ class VllmJob:
         while (server := servers.least_busy(tried)) is not None:
             server.jobs += 1
             try:
-                await self._answer_on(server, tokenizer, ids, names)
+                await self._answer_on(server, tokenizer, ids)
             except (ServerUnusableError, QueueFullError, WrongVersionError) as failure:
                 if not isinstance(failure, QueueFullError):
                     servers.leave_out(server, failure)
@@ -85,9 +85,7 @@ class VllmJob:
                 server.jobs -= 1
         raise error
 
-    async def _answer_on(
-        self, server: VllmServer, tokenizer: Any, ids: list[int], names: Mapping[str, str]
-    ) -> None:
+    async def _answer_on(self, server: VllmServer, tokenizer: Any, ids: list[int]) -> None:
         request = self.request
         try:
             async with asyncio.TaskGroup() as group:
@@ -96,7 +94,7 @@ class VllmJob:
                         tokenizer, request.settings, request.prompt.id, request.seeds[at], at
                     )
                     body = completion_request(
-                        names[version],
+                        version,
                         ids,
                         request.seeds[at],
                         request.settings,

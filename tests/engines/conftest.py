@@ -32,8 +32,8 @@ class Kind:
     """One kind of engine: what it can load, and how one is made. `make(active, waiting)` gives an
     engine, not yet started, that draws `active` answers at once while `waiting` jobs may wait."""
 
-    def __init__(self, stored: Stored, make: Make) -> None:
-        self.stored, self.make = stored, make
+    def __init__(self, stored: Stored, make: Make, urls: tuple[str, ...] = ()) -> None:
+        self.stored, self.make, self.urls = stored, make, urls
 
 
 @contextmanager
@@ -53,7 +53,8 @@ def stand_in_kind(root: Path) -> Iterator[Kind]:
     """The vLLM engine over two servers that behave like vLLM."""
     stored = Stored(root, tiny_base(root / "base"))
     with standing_in(stored.base) as first, standing_in(stored.base) as second:
-        yield Kind(stored, _over((first.url, second.url), stored))
+        urls = (first.url, second.url)
+        yield Kind(stored, _over(urls, stored), urls)
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def vllm_kind(root: Path) -> Iterator[Kind]:
     stored = Stored(root, real_base(), scale=0.02)
     python = ensure_environment(default_folder())
     with vllm_serving(python, stored.base, root / "vllm.log") as url:
-        yield Kind(stored, _over((url,), stored))
+        yield Kind(stored, _over((url,), stored), (url,))
 
 
 def real_base() -> Path:

@@ -18,8 +18,9 @@ from typing import Any
 
 import uvicorn
 
-from rlhf_engine.backbone import Backbone
+from rlhf_engine.backbone import Backbone, read_adapter
 from rlhf_engine.decoding import Decoder, Drawn
+from rlhf_engine.policy_version import MANIFEST
 from rlhf_engine.records import SamplingSettings
 from rlhf_engine.serving_adapters import drop, install, read_verified
 from tests.journeys.server import eventually
@@ -127,8 +128,9 @@ class StandIn:
         if name in self.adapters:
             return _error(400, f"The lora adapter '{name}' has already been loaded.")
         try:
-            _, files = read_verified(Path(folder), self.base)
-            assert files is not None
+            whole = (Path(folder) / MANIFEST).is_file()
+            files = read_verified(Path(folder), self.base)[1] if whole else None
+            files = files or read_adapter(Path(folder))
             with self._computing:
                 install(self._backbone, name, files)
         except Exception as error:  # noqa: BLE001 - as vLLM: whatever is wrong is a 500

@@ -22,10 +22,6 @@ class Stored:
         self.zero = PolicyVersionFolder.store(None, base, self.policies, {})
         self.one, self.two, self.three = (self._version(self.policies, seed) for seed in (1, 2, 3))
 
-    def another(self) -> PolicyVersionFolder:
-        """A fourth adapter."""
-        return self._version(self.policies, 4)
-
     def unsound(self, how: str) -> PolicyVersionFolder:
         """A version that no engine may load, made anew."""
         folder = self.root / how.replace(" ", "-")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import rlhf_engine
 from rlhf_engine.errors import (
     BasePolicyError,
     EngineError,
@@ -75,10 +76,10 @@ def test_a_version_is_on_every_server_under_its_own_id(
     engine: VllmEngine, servers: tuple[StandIn, StandIn], stored: Stored
 ) -> None:
     engine.load(stored.two)
-    names = {stored.one.id, stored.two.id}
+    names = {stored.zero.id, stored.one.id, stored.two.id}
     assert [set(server.adapters) for server in servers] == [names, names]
     engine.retire(stored.two.id)
-    assert eventually(lambda: all(set(s.adapters) == {stored.one.id} for s in servers))
+    assert eventually(lambda: all(set(s.adapters) == names - {stored.two.id} for s in servers))
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -89,7 +90,7 @@ def test_a_version_that_one_server_refuses_is_on_none(
     with pytest.raises(PolicyVersionError, match="the adapter cannot be read"):
         engine.load(stored.two)
     assert engine.loaded() == {stored.zero.id, stored.one.id}
-    assert [set(server.adapters) for server in servers] == [{stored.one.id}] * 2
+    assert [set(server.adapters) for server in servers] == [engine.loaded()] * 2
     servers[failing].faults = Faults()
     engine.load(stored.two)
     assert answer(engine, stored.two.id)
@@ -100,9 +101,9 @@ def test_there_are_as_many_versions_as_slots(
 ) -> None:
     engine = make(servers[0], max_loras=3)
     engine.start()
-    for version in (stored.zero, stored.one, stored.two, stored.three):
+    for version in (stored.zero, stored.one, stored.two):
         engine.load(version)
-    other = stored.another()
+    other = stored.three
     with pytest.raises(PolicyVersionError, match=r"3 versions are loaded, as many as vllm\.max_l"):
         engine.load(other)
     assert engine.retire(stored.one.id)
@@ -183,7 +184,7 @@ def test_a_server_that_is_down_is_left_out_and_comes_back_with_every_version(
     assert engine.stats().ready
     servers[0].start()
     assert eventually(lambda: len(engine._servers.up) == 2)
-    assert set(servers[0].adapters) == {stored.one.id, stored.two.id}
+    assert set(servers[0].adapters) == engine.loaded()
     servers[1].faults = Faults(ask=500)
     assert answer(engine, stored.one.id) == alone
 
@@ -294,3 +295,17 @@ def test_the_key_is_sent_and_never_shown(
 def test_an_address_that_cannot_be_used_stops_the_start(url: str) -> None:
     with pytest.raises(SettingsError, match=r"vllm\.urls"):
         load_settings(vllm={"urls": [url]})
+
+
+def test_version_0_is_an_adapter_that_changes_nothing(
+    engine: VllmEngine, servers: tuple[StandIn, StandIn], stored: Stored
+) -> None:
+    for server in servers:
+        assert server.adapters[stored.zero.id].endswith("-idle")
+        server.faults = Faults(answer_as=stored.zero.id)
+    found = answer(engine, stored.zero.id, settings=SAMPLED)
+    torch_engine = rlhf_engine.TorchEngine(stored.base, dtype="float32", threads=1)
+    torch_engine.start()
+    torch_engine.load(stored.zero)
+    assert answer(torch_engine, stored.zero.id, settings=SAMPLED).token_ids == found.token_ids
+    torch_engine.stop()
