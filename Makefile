@@ -39,7 +39,7 @@ serve: $(INSTALLED)
 	$(BIN)/heed serve
 
 test: lint
-	$(BIN)/python -m pytest -m "not benchmark and not vllm" $(PYTEST)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not benchmark and not vllm" $(PYTEST)
 
 test-vllm: $(INSTALLED)
 	$(BIN)/python -m tests.engines.vllm_environment
