@@ -30,14 +30,32 @@ def exact_sizes(backbone: Backbone, at_least: int) -> list[int]:
 
 @torch.inference_mode()
 def _tried(weight: Tensor, largest: int) -> frozenset[int]:
-    drawn = torch.Generator().manual_seed(SEED)
-    rows = torch.randn(largest, weight.shape[1], generator=drawn).to(weight.device, weight.dtype)
-    whole = nn.functional.linear(rows, weight)
+    """Sizes that add up as the largest does, for weights of this shape and format.
+
+    Each sum holds every product once with either sign, scattered: it would be 0 if nothing were
+    rounded, so what comes out is the rounding of the very order of adding up. With a policy's
+    own weights a bfloat16 result hides nearly every difference of order, until one in some
+    thousand tokens shows it.
+    """
+    (outer, inner), drawn = weight.shape, torch.Generator().manual_seed(SEED)
+    places = torch.randperm(inner // 2 * 2, generator=drawn)
+    weights, rows = torch.zeros(outer, inner), torch.zeros(largest, inner)
+    half = _uneven(outer, inner // 2, drawn)
+    weights[:, places] = torch.cat([half, -half], dim=1)
+    rows[:, places] = _uneven(largest, inner // 2, drawn).repeat(1, 2)
+    weights, rows = (each.to(weight.device, weight.dtype) for each in (weights, rows))
+    whole = nn.functional.linear(rows, weights)
     return frozenset(
         size
         for size in range(1, largest + 1)
-        if torch.equal(nn.functional.linear(rows[:size], weight), whole[:size])
+        if torch.equal(nn.functional.linear(rows[:size], weights), whole[:size])
     )
+
+
+def _uneven(rows: int, columns: int, drawn: torch.Generator) -> Tensor:
+    """Numbers of widely different sizes."""
+    sizes = torch.randn(rows, columns, generator=drawn).mul_(2).exp_()
+    return torch.randn(rows, columns, generator=drawn).mul_(sizes)
 
 
 def _one_of_each_kind(backbone: Backbone) -> dict[tuple[object, ...], Tensor]:
