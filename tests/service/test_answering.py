@@ -22,7 +22,7 @@ from service.tables import Candidate, Person, Turn
 from service.turn_events import AnswerEnded, Event, TurnDone, TurnFailed, TurnStarted
 from tests.journeys.conftest import settings_for
 from tests.journeys.server import serving
-from tests.tiny import tireless_base, tiny_base
+from tests.tiny import tiny_base, tireless_base
 
 QUESTION = "How many days of annual leave do I have?"
 
