@@ -81,10 +81,11 @@ def tiny_base(folder: Path, seed: int = 0) -> Path:
 
 
 def tireless_base(folder: Path) -> Path:
-    """A base policy that never ends an answer by itself at a low temperature: the end of turn is
-    as likely as an average token, and those are not drawn."""
+    """A base policy that never ends an answer by itself: the end of turn is as likely as an
+    average token, and logits lie so far apart that those are not drawn."""
     tiny_base(folder)
     weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] *= 10
     weights["lm_head.weight"][tiny_tokenizer().eos_token_id] = 0.0
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return folder

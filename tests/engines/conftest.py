@@ -67,8 +67,8 @@ def vllm_kind(root: Path) -> Iterator[Kind]:
 
 
 def real_base() -> Path:
-    """The base policy that HEED_VLLM_BASE names, else Heed's default one, from its cache."""
-    named = os.environ.get("HEED_VLLM_BASE")
+    """The base policy that VLLM_BASE names, else Heed's default one, from its cache."""
+    named = os.environ.get("VLLM_BASE")
     if named:
         return Path(named)
     settings = Settings(home=Path.home() / ".cache" / "heed")

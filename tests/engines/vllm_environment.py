@@ -31,8 +31,8 @@ class VllmUnavailableError(Exception):
 
 
 def default_folder() -> Path:
-    """~/.cache/heed/vllm, or the folder that HEED_VLLM_ENVIRONMENT names."""
-    named = os.environ.get("HEED_VLLM_ENVIRONMENT")
+    """~/.cache/heed/vllm, or the folder that VLLM_ENVIRONMENT names."""
+    named = os.environ.get("VLLM_ENVIRONMENT")
     return Path(named) if named else Path.home() / ".cache" / "heed" / "vllm"
 
 

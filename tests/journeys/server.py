@@ -69,16 +69,26 @@ class Visitor(httpx.Client):
 
 
 class Served:
-    """A running server. `engine` is the test's own connection to its database; `loop` is what the
-    server runs on."""
+    """A running server, or what one would serve. `engine` is the test's own connection to its
+    database."""
 
     def __init__(
-        self, url: str, settings: Settings, engine: Engine, server: uvicorn.Server
+        self, url: str, settings: Settings, engine: Engine, server: uvicorn.Server | None = None
     ) -> None:
         self.url, self.settings, self.engine = url, settings, engine
-        self._server = server
-        self.loop: asyncio.AbstractEventLoop = server.servers[0].get_loop()
+        self._running = server
         self._visitors: list[Visitor] = []
+
+    @property
+    def _server(self) -> uvicorn.Server:
+        assert self._running is not None, "no server runs here"
+        return self._running
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """What the server runs on."""
+        loop: asyncio.AbstractEventLoop = self._server.servers[0].get_loop()
+        return loop
 
     def visitor(self) -> Visitor:
         """A new visitor, who has opened the page."""

@@ -116,7 +116,8 @@ def test_what_is_no_question_is_refused_before_anything_is_stored(
 def test_an_asker_who_leaves_ends_the_answer_and_what_was_written_is_kept(
     make_settings: Callable[..., Settings], engine: Engine
 ) -> None:
-    with serving(make_settings(answers={"max_new_tokens": 800}), engine) as served:
+    limits = {"max_new_tokens": 800, "reconnect_s": 0}
+    with serving(make_settings(answers=limits), engine) as served:
         visitor = served.visitor()
         turn_id, heard = "", ""
         for name, data in visitor.events(QUESTION, compare=True):
@@ -127,7 +128,7 @@ def test_an_asker_who_leaves_ends_the_answer_and_what_was_written_is_kept(
             if heard.strip():
                 break
         assert heard.strip(), "both answers ended at once; choose another seed of the base policy"
-        rows = eventually(lambda: candidates(engine, turn_id))
+        rows = eventually(lambda: len(found := candidates(engine, turn_id)) == 2 and found)
         assert "cancelled" in {row.finish_reason for row in rows}
 
         def leases() -> int:
