@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
 
@@ -13,23 +12,10 @@ from rlhf_engine.answer_row import AnswerRow
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.decoding import Drawn, Reading
 from rlhf_engine.errors import EngineError, GenerationError
-from rlhf_engine.records import Prompt, SamplingSettings
 from rlhf_engine.render import prompt_ids
+from rlhf_engine.serving_engine import OnEvent, Request
 
 log = structlog.get_logger(__name__)
-
-OnEvent = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to answer. Row i has `versions[i]` and `seeds[i]`."""
-
-    prompt: Prompt
-    versions: tuple[str, ...]
-    seeds: tuple[int, ...]
-    settings: SamplingSettings
-    max_prompt_tokens: int
 
 
 class Job:

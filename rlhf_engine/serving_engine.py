@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from rlhf_engine.answer_events import Ended, EngineStats, Event, Failed
+from rlhf_engine.errors import GenerationError, PolicyVersionError, QueueFullError
 from rlhf_engine.policy_version import PolicyVersionFolder
 from rlhf_engine.records import Prompt, SamplingSettings
 
 OnEvent = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to answer. Row i has `versions[i]` and `seeds[i]`."""
+
+    prompt: Prompt
+    versions: tuple[str, ...]
+    seeds: tuple[int, ...]
+    settings: SamplingSettings
+    max_prompt_tokens: int
 
 
 class RunningJob(Protocol):
@@ -68,6 +81,45 @@ class ServingEngine(Protocol):
         """The engine's state now."""
 
 
+def versions_of_rows(
+    handle: str, seeds: Sequence[int], versions: Sequence[str] | None, max_rows: int
+) -> tuple[str, ...]:
+    """Each row's version; GenerationError where they are not as many as the seeds, or too many."""
+    chosen = tuple(versions) if versions is not None else (handle,) * len(seeds)
+    if not 1 <= len(seeds) <= max_rows or len(chosen) != len(seeds):
+        raise GenerationError(
+            f"{len(seeds)} seeds and {len(chosen)} versions; give as many of both, 1 to {max_rows}"
+        )
+    return chosen
+
+
+def check_loaded(versions: Iterable[str], loaded: Container[str], *, accepting: bool) -> None:
+    """Raise GenerationError while no jobs are taken, PolicyVersionError for a version that is
+    not loaded."""
+    if not accepting:
+        raise GenerationError("the engine is not running; try again when it has started")
+    for version in versions:
+        if version not in loaded:
+            raise PolicyVersionError(f"policy version {version} is not loaded; load it first")
+
+
+def check_queue(waiting: int, max_waiting: int) -> None:
+    """Raise QueueFullError where no more may wait."""
+    if waiting >= max_waiting:
+        raise QueueFullError(f"{max_waiting} questions wait already; try again in a moment")
+
+
+def deliver_into(events: asyncio.Queue[Event], loop: asyncio.AbstractEventLoop) -> OnEvent:
+    """A listener that hands events from the engine's thread to a queue of the loop's."""
+
+    def deliver(event: Event) -> None:
+        # A loop that is closed has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    return deliver
+
+
 async def generate(
     engine: ServingEngine,
     handle: str,
@@ -80,14 +132,8 @@ async def generate(
 
     Raises what `submit` raises, and the EngineError of a Failed.
     """
-    loop = asyncio.get_running_loop()
     events: asyncio.Queue[Event] = asyncio.Queue()
-
-    def deliver(event: Event) -> None:
-        # A loop that is closed has nobody left to tell.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
+    deliver = deliver_into(events, asyncio.get_running_loop())
     job = engine.submit(
         handle, prompt, seeds, settings, deliver, max_prompt_tokens=max_prompt_tokens
     )

@@ -23,7 +23,7 @@ import structlog
 import torch
 
 from rlhf_engine.answer_events import Ended, EngineStats, Event, Failed, Token
-from rlhf_engine.answer_job import Job, OnEvent, Request
+from rlhf_engine.answer_job import Job
 from rlhf_engine.answer_rounds import AnswerRounds
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.base_policy import check_base
@@ -32,12 +32,17 @@ from rlhf_engine.errors import (
     Cancelled,
     EngineError,
     GenerationError,
-    PolicyVersionError,
-    QueueFullError,
 )
 from rlhf_engine.policy_version import PolicyVersionFolder
 from rlhf_engine.records import Prompt, SamplingSettings
 from rlhf_engine.serving_adapters import AdapterFiles, drop, install, read_verified
+from rlhf_engine.serving_engine import (
+    OnEvent,
+    Request,
+    check_loaded,
+    check_queue,
+    versions_of_rows,
+)
 from rlhf_engine.speed import faster_dtype
 
 __all__ = ["Ended", "EngineStats", "Event", "Failed", "Job", "Token", "TorchEngine"]
@@ -153,12 +158,7 @@ class TorchEngine:
         Raises QueueFullError, PolicyVersionError for a version that is not loaded, and
         GenerationError while the engine is not running.
         """
-        chosen = tuple(versions) if versions is not None else (version_id,) * len(seeds)
-        if not 1 <= len(seeds) <= self._max_rows or len(chosen) != len(seeds):
-            raise GenerationError(
-                f"{len(seeds)} seeds and {len(chosen)} versions; give as many of both, 1 to "
-                f"{self._max_rows}"
-            )
+        chosen = versions_of_rows(version_id, seeds, versions, self._max_rows)
         request = Request(prompt, chosen, tuple(seeds), settings, max_prompt_tokens)
         job = Job(request, on_event, self._wake)
         with self._changed:
@@ -192,15 +192,8 @@ class TorchEngine:
         return 0 if self._rounds is None else self._rounds.jobs
 
     def _check_room(self, versions: Sequence[str]) -> None:
-        if not self._accepting:
-            raise GenerationError("the engine is not running; try again when it has started")
-        for version in versions:
-            if version not in self._adapters:
-                raise PolicyVersionError(f"policy version {version} is not loaded; load it first")
-        if len(self._waiting) >= self._max_waiting:
-            raise QueueFullError(
-                f"{self._max_waiting} questions wait already; try again in a moment"
-            )
+        check_loaded(versions, self._adapters, accepting=self._accepting)
+        check_queue(len(self._waiting), self._max_waiting)
 
     def _wake(self) -> None:
         with self._changed:

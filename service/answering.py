@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from time import monotonic
 
 import structlog
 from sqlalchemy import Engine
 
 import rlhf_engine
-from rlhf_engine.answer_events import Event as EngineEvent
 from rlhf_engine.records import from_json
+from rlhf_engine.serving_engine import deliver_into
 from service.admission import Admission
 from service.answer_keeping import AnswerKeeper
 from service.asked_turn import SIDES, AskedTurn, AskOptions, new_rows
@@ -184,7 +183,7 @@ class Answering:
                 asked.version_ids[0],
                 from_json(rlhf_engine.Prompt, asked.turn.prompt),
                 [row.seed for row in asked.rows],
-                _into(asked.from_engine, asyncio.get_running_loop()),
+                deliver_into(asked.from_engine, asyncio.get_running_loop()),
                 settings=asked.sampling,
                 versions=asked.version_ids,
             )
@@ -251,14 +250,3 @@ def _answers(wanted: int | None, compare: bool) -> int:
     if not 1 <= answers <= len(SIDES):
         raise InvalidInputError(f"answers is {answers}; it must be 1 to {len(SIDES)}")
     return answers
-
-
-def _into(
-    events: asyncio.Queue[EngineEvent], loop: asyncio.AbstractEventLoop
-) -> Callable[[EngineEvent], None]:
-    def deliver(event: EngineEvent) -> None:
-        # A loop that is closed has nobody left to tell.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
-    return deliver

@@ -21,13 +21,19 @@ import structlog
 
 from rlhf_engine.answer_events import EngineStats
 from rlhf_engine.base_policy import load_tokenizer
-from rlhf_engine.errors import EngineError, GenerationError, PolicyVersionError, QueueFullError
+from rlhf_engine.errors import EngineError, GenerationError
 from rlhf_engine.idle_adapter import idle_adapter
 from rlhf_engine.policy_version import PolicyVersionFolder
 from rlhf_engine.records import Prompt, SamplingSettings
-from rlhf_engine.serving_engine import OnEvent
+from rlhf_engine.serving_engine import (
+    OnEvent,
+    Request,
+    check_loaded,
+    check_queue,
+    versions_of_rows,
+)
 from service.settings import VllmSettings
-from service.vllm_job import VllmJob, VllmRequest
+from service.vllm_job import VllmJob
 from service.vllm_server import VllmServer
 from service.vllm_servers import VllmServers
 
@@ -139,13 +145,8 @@ class VllmEngine:
         Raises QueueFullError, PolicyVersionError for a version that is not loaded, and
         GenerationError while the engine is not running or no server is up.
         """
-        chosen = tuple(versions) if versions is not None else (handle,) * len(seeds)
-        if not 1 <= len(seeds) <= MAX_ROWS or len(chosen) != len(seeds):
-            raise GenerationError(
-                f"{len(seeds)} seeds and {len(chosen)} versions; give as many of both, 1 to "
-                f"{MAX_ROWS}"
-            )
-        request = VllmRequest(prompt, chosen, tuple(seeds), settings, max_prompt_tokens)
+        chosen = versions_of_rows(handle, seeds, versions, MAX_ROWS)
+        request = Request(prompt, chosen, tuple(seeds), settings, max_prompt_tokens)
         job = VllmJob(request, on_event, self._withdraw)
         with self._lock:
             self._check_room(chosen)
@@ -170,17 +171,10 @@ class VllmEngine:
             )
 
     def _check_room(self, versions: Sequence[str]) -> None:
-        if not self._accepting:
-            raise GenerationError("the engine is not running; try again when it has started")
-        for version in versions:
-            if version not in self._loaded:
-                raise PolicyVersionError(f"policy version {version} is not loaded; load it first")
+        check_loaded(versions, self._loaded, accepting=self._accepting)
         if not self._reachable():
             raise GenerationError("no vLLM server can be reached; try again soon")
-        if len(self._waiting) >= self._max_waiting:
-            raise QueueFullError(
-                f"{self._max_waiting} questions wait already; try again in a moment"
-            )
+        check_queue(len(self._waiting), self._max_waiting)
 
     def _reachable(self) -> bool:
         return self._servers is not None and bool(self._servers.up)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -14,24 +13,13 @@ import structlog
 from rlhf_engine.answer_events import Ended, Event, Failed, Token
 from rlhf_engine.answer_row import AnswerRow
 from rlhf_engine.errors import Cancelled, EngineError, GenerationError, QueueFullError
-from rlhf_engine.records import Prompt, SamplingSettings
 from rlhf_engine.render import prompt_ids
+from rlhf_engine.serving_engine import OnEvent, Request
 from service.vllm_server import ServerUnusableError, VllmServer
 from service.vllm_servers import VllmServers
 from service.vllm_wire import ToldToken, WrongVersionError, completion_request
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class VllmRequest:
-    """What to answer. Row i has `versions[i]` and `seeds[i]`."""
-
-    prompt: Prompt
-    versions: tuple[str, ...]
-    seeds: tuple[int, ...]
-    settings: SamplingSettings
-    max_prompt_tokens: int
 
 
 class VllmJob:
@@ -40,8 +28,8 @@ class VllmJob:
 
     def __init__(
         self,
-        request: VllmRequest,
-        on_event: Callable[[Event], None],
+        request: Request,
+        on_event: OnEvent,
         withdraw: Callable[[VllmJob, EngineError], None],
     ) -> None:
         self.request, self.tokens, self.open_rows = request, 0, 0
