@@ -39,9 +39,11 @@ from service.web.openai_errors import to_response
 from service.web.parts import Parts, provide_parts
 from service.web.security import LONGEST_BODY, RequestRules, add_headers
 from service.web.sessions import (
+    provide_admin,
     provide_caller,
     provide_operator,
     provide_person,
+    provide_reviewer,
     provide_visitor,
 )
 
@@ -93,7 +95,9 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
             "visitor": Provide(provide_visitor, sync_to_thread=True),
             "person": Provide(provide_person, sync_to_thread=True),
             "caller": Provide(provide_caller, sync_to_thread=True),
+            "reviewer": Provide(provide_reviewer, sync_to_thread=False),
             "operator": Provide(provide_operator, sync_to_thread=False),
+            "admin": Provide(provide_admin, sync_to_thread=False),
         },
         lifespan=[_lifespan(parts)],
         state=State({"parts": parts}),

@@ -13,19 +13,20 @@ from sqlmodel import Session, select
 
 from service.database import insert_unless_there
 from service.errors import InvalidInputError
+from service.roles import Role
 from service.tables import Person, new_id
 
 LONGEST_TOKEN = 256
 
 
-def visitor(session: Session, token: str | None) -> tuple[Person, str]:
+def visitor(session: Session, token: str | None, role: Role = "employee") -> tuple[Person, str]:
     """The person of this token with the token; a new person and token where it is not known."""
     person = person_by_token(session, token)
     if person is not None and token is not None:
         return person, token
     fresh = secrets.token_urlsafe(32)
     number = new_id()
-    person = Person(id=number, name=f"Visitor {number[:4]}", token_hash=_hash(fresh))
+    person = Person(id=number, name=f"Visitor {number[:4]}", role=role, token_hash=_hash(fresh))
     session.add(person)
     session.flush()
     return person, fresh

@@ -29,6 +29,7 @@ from pydantic_settings import (
 )
 
 from service.errors import SettingsError
+from service.roles import Visitors
 
 
 class SourceSettings(BaseModel):
@@ -190,8 +191,9 @@ class Settings(BaseSettings):
     """CPU threads for answering."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the base weights; auto measures which is faster here."""
-    visitors_operate: bool = False
-    """Let every visitor start runs and promote; only allowed on a loopback address."""
+    visitors: Visitors = "none"
+    """Role of everybody who opens the page without signing in; "none" asks them to sign in. Any
+    other value is for one person at their own machine: only allowed on a loopback address."""
     sources: tuple[SourceSettings, ...] = ()
     """The data sources."""
     signals: tuple[SignalSettings, ...] = ()
@@ -208,10 +210,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
-        if self.visitors_operate and self.host not in ("127.0.0.1", "localhost", "::1"):
+        if self.visitors != "none" and self.host not in ("127.0.0.1", "localhost", "::1"):
             raise ValueError(
-                f"visitors_operate is true with host {self.host!r}; "
-                "set it to false, or host to 127.0.0.1"
+                f"visitors is {self.visitors!r} with host {self.host!r}; "
+                'set it to "none", or host to 127.0.0.1'
             )
         for kind, entries in (("sources", self.sources), ("signals", self.signals)):
             names = [entry.name for entry in entries]

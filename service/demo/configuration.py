@@ -51,8 +51,8 @@ def _values(home: Path, port: int, handbook: Path | None) -> dict[str, Any]:
         "home": str(home.resolve()),
         "host": "127.0.0.1",
         "port": port,
-        # One person at their own machine is employee and operator at once.
-        "visitors_operate": True,
+        # One person at their own machine is everybody at once.
+        "visitors": "admin",
         # The demonstration itself says when to sync and train.
         "sync_schedule": "",
         "training": {

@@ -9,8 +9,9 @@ from litestar import get
 from litestar.response import File
 from litestar.static_files import create_static_files_router
 
+from service.roles import Role, may
 from service.web.parts import GivenParts
-from service.web.sessions import GivenPerson, is_operator
+from service.web.sessions import GivenPerson, role_of
 
 STATIC = Path(__file__).with_name("static")
 
@@ -23,6 +24,8 @@ class Me(msgspec.Struct):
     """Who is asking, and how the service stands. `waits_for` is there until it answers."""
 
     name: str
+    role: Role
+    demonstration: bool
     operator: bool
     version: int | None
     waits_for: str | None
@@ -38,9 +41,12 @@ def page() -> File:
 def me(visitor: GivenPerson, parts: GivenParts) -> Me:
     """Who is asking; begins a session where there is none."""
     live_id = parts.serving.live_id
+    role = role_of(visitor, parts.settings)
     return Me(
         name=visitor.name,
-        operator=is_operator(visitor, parts.settings),
+        role=role,
+        demonstration=parts.settings.visitors != "none",
+        operator=may(role, "operator"),
         version=parts.serving.number(live_id) if live_id else None,
         waits_for=None if live_id else parts.serving.waits_for,
     )

@@ -53,7 +53,7 @@ def settings_for(
         base_policy=str(base),
         dtype=dtype,  # type: ignore[arg-type]
         threads=threads or half_the_cores(),
-        visitors_operate=True,
+        visitors="operator",
         sync_schedule="",
         cleanup_schedule="",
         training=TrainingSettings(schedule=""),

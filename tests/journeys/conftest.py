@@ -34,7 +34,7 @@ def settings_for(engine: Engine, base: Path, home: Path, **over: Any) -> Setting
             "base_policy": str(base),
             "threads": 1,
             "dtype": "float32",
-            "visitors_operate": True,
+            "visitors": "operator",
             "sync_schedule": None,
             "cleanup_schedule": None,
             "training": TrainingSettings(schedule=None),

@@ -202,7 +202,7 @@ def test_the_api_is_documented(edge: Served) -> None:
 def test_only_operators_start_runs_and_promote(
     make_settings: Callable[..., Settings], engine: Engine
 ) -> None:
-    with serving(make_settings(visitors_operate=False), engine) as served:
+    with serving(make_settings(visitors="employee"), engine) as served:
         visitor = served.visitor()
         assert visitor.get("/api/me").json()["operator"] is False
         for path in ("/api/runs", "/api/runs/x/cancel", "/api/policies/0/promote"):

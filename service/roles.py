@@ -1,0 +1,16 @@
+"""The roles, in order: a higher one may do all that a lower one may."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Role = Literal["employee", "reviewer", "operator", "admin"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+Visitors = Literal["none", "employee", "reviewer", "operator", "admin"]
+"""The role that everybody who opens the page has, or "none" where people sign in."""
+
+
+def may(role: str, needed: Role) -> bool:
+    """Whether somebody of this role may do what `needed` may."""
+    return role in ROLES and ROLES.index(role) >= ROLES.index(needed)
