@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from service import tables
+from service import review_tables, tables  # noqa: F401 - brings its tables
 from service.migrations.compared import include_name
 
 context.configure(
