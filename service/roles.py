@@ -1,4 +1,4 @@
-"""The roles, in order: a higher one may do all that a lower one may."""
+"""The roles, in order: a higher one may do all that a lower one may; and the scopes of keys."""
 
 from __future__ import annotations
 
@@ -14,3 +14,16 @@ Visitors = Literal["none", "employee", "reviewer", "operator", "admin"]
 def may(role: str, needed: Role) -> bool:
     """Whether somebody of this role may do what `needed` may."""
     return role in ROLES and ROLES.index(role) >= ROLES.index(needed)
+
+
+Scope = Literal["chat", "feedback", "read", "operate", "admin"]
+"""What an API key is for; its owner's role limits it further."""
+
+SCOPES: dict[Scope, Role] = {
+    "chat": "employee",
+    "feedback": "employee",
+    "read": "employee",
+    "operate": "reviewer",
+    "admin": "admin",
+}
+"""The scopes, each with the least role that may give it to a key."""
