@@ -69,8 +69,8 @@ def _json(default: Any) -> Any:
 
 
 class Person(SQLModel, table=True):
-    """Somebody who asks and votes. `kind` is "person" or "simulated"; `role` "employee" or
-    "operator". The session token itself is not kept, only its SHA-256."""
+    """Somebody who asks and votes. `kind` is "person" or "simulated"; `role` one of
+    roles.py. The session token itself is not kept, only its SHA-256."""
 
     id: str = Field(default_factory=new_id, primary_key=True)
     name: str
@@ -129,10 +129,11 @@ class Candidate(SQLModel, table=True):
 
 
 class Thumb(SQLModel, table=True):
-    """One rater's up (1) or down (-1) on a candidate; append-only. An edit is a new row whose
-    `replaces_id` names the old one."""
+    """One rater's up (1) or down (-1) on a candidate, or its withdrawal (0); append-only. An edit
+    is a new row whose `replaces_id` names the old one."""
 
     __table_args__ = (
+        Index("ix_thumb_person_id_created_at", "person_id", "created_at"),
         Index(
             "uq_thumb_first",
             "candidate_id",
@@ -156,9 +157,17 @@ class Thumb(SQLModel, table=True):
 
 class Comparison(SQLModel, table=True):
     """One rater's choice between the two candidates of a turn, sides as shown; append-only.
-    `choice` is "A", "B", "tie" or "both_bad"; `strength` "slightly", "much" or null."""
+    `choice` is "A", "B", "tie" or "both_bad", which train, or "skip" or "withdrawn", which do
+    not; `strength` "slightly", "much" or null. An edit or withdrawal is a new row whose
+    `replaces_id` names the old one.
+
+    Null in votes of before they were kept: both versions, when the pair was shown, the
+    milliseconds to each answer's first token, the answers' lengths in tokens, what the page
+    was, why there were two answers (`pairing`, see VotePair; "queue" on the voting page) and how
+    likely that was. `blind` is false where the rater could know the versions."""
 
     __table_args__ = (
+        Index("ix_comparison_person_id_created_at", "person_id", "created_at"),
         Index(
             "uq_comparison_first",
             "turn_id",
@@ -176,7 +185,21 @@ class Comparison(SQLModel, table=True):
     candidate_b_id: str = Field(foreign_key="candidate.id")
     choice: str
     strength: str | None = None
+    reason: str | None = None
     decision_ms: int | None = None
+    version_a_id: str | None = None
+    version_b_id: str | None = None
+    shown_at: datetime | None = _moment(null=True)
+    first_token_a_ms: int | None = None
+    first_token_b_ms: int | None = None
+    length_a: int | None = None
+    length_b: int | None = None
+    passages: list[str] = _json(list)
+    settings: dict[str, Any] = _json(dict)
+    interface: str | None = None
+    pairing: str | None = None
+    probability: float | None = None
+    blind: bool = True
     replaces_id: str | None = Field(default=None, foreign_key="comparison.id", unique=True)
     simulated: bool = False
     created_at: datetime = _created()
@@ -252,6 +275,7 @@ class GoldAnswer(SQLModel, table=True):
     __tablename__ = "gold_answer"
     __table_args__ = (
         Index("uq_gold_answer_source_id_external_id", "source_id", "external_id", unique=True),
+        Index("ix_gold_answer_person_id_created_at", "person_id", "created_at"),
     )
 
     id: str = Field(default_factory=new_id, primary_key=True)

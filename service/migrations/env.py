@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from alembic import context
 
-from service import review_tables, tables  # noqa: F401 - brings its tables
+from service import (  # noqa: F401 - they bring their tables
+    account_tables,
+    review_tables,
+    tables,
+    voting_tables,
+)
 from service.migrations.compared import include_name
 
 context.configure(
