@@ -8,7 +8,7 @@ DEMO ?=
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-vllm lint format wheel clean
+.PHONY: help install demo serve test test-vllm lint format wheel vendor clean
 
 help:
 	@echo "make demo     the whole loop on a demonstration company, then the page (DEMO='--once' ends after it)"
@@ -18,6 +18,7 @@ help:
 	@echo "make format   let ruff format the code"
 	@echo "make serve    serve the page and the API with the settings in heed.toml"
 	@echo "make wheel    build the wheel into dist/"
+	@echo "make vendor   bundle the pages' libraries anew (needs Node; its results are committed)"
 	@echo "make clean    remove what was built, and $(VENV)"
 	@echo "PYTHON=... chooses the interpreter (3.11 or newer), VENV=... the environment's folder"
 
@@ -58,6 +59,10 @@ wheel: $(INSTALLED)
 	rm -rf build
 	$(BIN)/python -m build --wheel --no-isolation
 	rm -rf build
+
+vendor:
+	cd service/web/vendor && npm install --no-package-lock && npm run build
+	cd service/web/static/vendor && sha256sum *.css *.js *.txt > ../../vendor/SHA256SUMS
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

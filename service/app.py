@@ -65,6 +65,7 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
     return Litestar(
         route_handlers=[
             page.page,
+            page.shell,
             page.static_files,
             page.me,
             asking.ask,

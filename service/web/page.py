@@ -6,6 +6,9 @@ from pathlib import Path
 
 import msgspec
 from litestar import get
+from litestar.config.compression import CompressionConfig
+from litestar.middleware import DefineMiddleware
+from litestar.middleware.compression import CompressionMiddleware
 from litestar.response import File
 from litestar.static_files import create_static_files_router
 
@@ -15,9 +18,33 @@ from service.web.sessions import GivenPerson, role_of
 
 STATIC = Path(__file__).with_name("static")
 
+# Only files are compressed: a compressed stream of events would wait for more to compress.
+_compressed = DefineMiddleware(CompressionMiddleware, config=CompressionConfig(backend="gzip"))
+
 static_files = create_static_files_router(
-    path="/static", directories=[STATIC], include_in_schema=False
+    path="/static", directories=[STATIC], include_in_schema=False, middleware=[_compressed]
 )
+
+ADDRESSES = (
+    "/chat/{conversation_id:str}",
+    "/vote",
+    "/my-feedback",
+    "/review",
+    "/feedback",
+    "/leaderboard",
+    "/runs",
+    "/runs/{run_id:str}",
+    "/policies",
+    "/policies/{version_id:str}",
+    "/sources",
+    "/sources/{name:str}",
+    "/signals",
+    "/people",
+    "/account",
+    "/sign-in",
+    "/welcome",
+)
+"""The addresses within the page, as its own table of routes (static/frame/routes.js) names them."""
 
 
 class Me(msgspec.Struct):
@@ -35,6 +62,12 @@ class Me(msgspec.Struct):
 def page() -> File:
     """The page."""
     return File(STATIC / "index.html", media_type="text/html", content_disposition_type="inline")
+
+
+@get(ADDRESSES, include_in_schema=False, sync_to_thread=False)
+def shell() -> File:
+    """The page at any of its addresses; it shows what the address names."""
+    return File(STATIC / "shell.html", media_type="text/html", content_disposition_type="inline")
 
 
 @get("/api/me", tags=["Chat"], sync_to_thread=False)

@@ -1,0 +1,2 @@
+// Curves of training runs and of feedback.
+export { default as uPlot } from "uplot";
