@@ -23,7 +23,7 @@ from rlhf_engine.files import replaced
 USUAL_SHARE = 0.95
 """The share of unseen answers whose novelty is below 1."""
 
-CALIBRATION_EVERY = 5
+FOLDS = 5
 
 
 class Novelty:
@@ -39,19 +39,25 @@ class Novelty:
     @classmethod
     def fitted(cls, states: Tensor, questions: Tensor) -> Novelty:
         """Fit to states [n, h] of answers to `questions` [n] (any numbers, equal where the
-        question is). Every fifth question is left out, and says what distance is usual."""
-        unseen = questions % CALIBRATION_EVERY == 0
-        if unseen.all() or not unseen.any():
-            unseen = torch.zeros_like(unseen)
-        seen = states[~unseen].double()
+        question is). What distance is usual is said by answers to questions that a fit did not
+        see: each fifth of them in turn, since few voted answers say little on any one fifth."""
+        folds = questions.unique(return_inverse=True)[1] % FOLDS
+        apart = [folds == fold for fold in folds.unique()] if len(folds.unique()) > 1 else []
+        distances = [cls._distances(states[~unseen]).of(states[unseen]) for unseen in apart]
+        found = cls._distances(states)
+        usual = torch.cat(distances or [found.of(states)]).quantile(USUAL_SHARE)
+        found.usual = usual.clamp(min=1e-6)
+        return found
+
+    @classmethod
+    def _distances(cls, states: Tensor) -> Novelty:
+        """Distances from states [n, h] as they are, with no word yet on what is usual."""
+        seen = states.double()
         mean, deviation = seen.mean(dim=0), seen.std(dim=0, correction=0).clamp(min=1e-6)
         standard = (seen - mean) / deviation
         covariance = shrunk(standard.T @ standard / len(seen), len(seen))
         inverse = torch.linalg.inv(covariance).contiguous()
-        found = cls(mean.float(), deviation.float(), inverse.float(), torch.tensor(1.0))
-        distances = found.of(states[unseen] if unseen.any() else states)
-        found.usual = distances.quantile(USUAL_SHARE).clamp(min=1e-6)
-        return found
+        return cls(mean.float(), deviation.float(), inverse.float(), torch.tensor(1.0))
 
     def of(self, states: Tensor) -> Tensor:
         """Novelty [b] of states [b, h]: 0 for the mean answer, 1 at the edge of the usual."""

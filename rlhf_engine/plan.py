@@ -132,8 +132,8 @@ class PpoPlan:
     """An answer's score is the mean of the reward model's heads minus this many times their
     standard deviation."""
     novelty_penalty: float = 2.0
-    """Taken off a score for each unit of novelty beyond 1, the edge of the answers that people
-    voted on."""
+    """Taken off a score at novelty 2 and beyond, and a part of it from novelty 1 on, the edge of
+    the answers that people voted on."""
     normalise_rewards: bool = True
     """Divide rewards by their running deviation."""
     reward_clip: float = 5.0

@@ -122,9 +122,11 @@ def conservative_score(
 
     What the heads do not agree on is not trusted (Coste et al. 2023, arXiv 2310.02743, with
     the standard deviation in place of the variance, so that the penalty has the score's unit),
-    and neither is what lies beyond the answers that people voted on: novelty [b] above 1.
+    and neither is what lies beyond the answers that people voted on: novelty [b] above 1. At 2
+    and more the whole penalty is taken: how far off nonsense is says nothing, and one answer
+    that is ten times as far would leave the rewards of all others without a difference.
     """
-    beyond = (novelty - 1).clamp(min=0)
+    beyond = (novelty - 1).clamp(min=0, max=1)
     return heads.mean(dim=0) - spread_penalty * head_spread(heads) - novelty_penalty * beyond
 
 

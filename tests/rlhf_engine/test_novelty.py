@@ -44,6 +44,15 @@ def test_fewer_answers_than_directions_still_give_a_measure() -> None:
     assert float(novelty.of(wide[:1] * 10)) > 2
 
 
+def test_few_questions_say_what_is_usual_by_all_of_their_answers() -> None:
+    """With 20 answers to 10 questions, at most one in five of the same kind counts as novel."""
+    shares = []
+    for seed in range(20):
+        novelty = Novelty.fitted(states(20, seed), torch.arange(20) // 2)
+        shares.append(float((novelty.of(states(2000, seed=100 + seed)) > 1).float().mean()))
+    assert sum(shares) / len(shares) < 0.2
+
+
 def test_one_question_or_equal_states_do_not_break_it() -> None:
     alone = Novelty.fitted(states(4), torch.zeros(4))
     assert torch.isfinite(alone.of(states(4))).all()

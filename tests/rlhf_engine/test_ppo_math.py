@@ -32,9 +32,10 @@ def test_whitening_equal_values_gives_zeros_not_noise() -> None:
 
 
 def test_the_conservative_score_takes_spread_and_novelty_off() -> None:
-    heads = torch.tensor([[1.0, 2.0], [3.0, 2.0]])  # means 2 and 2, deviations 1 and 0
-    novelty = torch.tensor([0.4, 3.0])  # 2 beyond what is usual
-    expected = torch.tensor([1.5, 1.8])
+    # means 2, 2 and 2, deviations 1, 0 and 0
+    heads = torch.tensor([[1.0, 2.0, 2.0], [3.0, 2.0, 2.0]])
+    novelty = torch.tensor([0.4, 1.5, 30.0])  # not, half and far beyond what is usual
+    expected = torch.tensor([1.5, 1.95, 1.9])
     torch.testing.assert_close(ppo_math.conservative_score(heads, novelty, 0.5, 0.1), expected)
     alone = torch.tensor([[0.7, -0.2]])
     torch.testing.assert_close(
