@@ -64,7 +64,7 @@ def page() -> File:
     return File(STATIC / "index.html", media_type="text/html", content_disposition_type="inline")
 
 
-@get(ADDRESSES, include_in_schema=False, sync_to_thread=False)
+@get(list(ADDRESSES), include_in_schema=False, sync_to_thread=False)
 def shell() -> File:
     """The page at any of its addresses; it shows what the address names."""
     return File(STATIC / "shell.html", media_type="text/html", content_disposition_type="inline")
