@@ -1,16 +1,25 @@
-"""Corrected answers waiting for somebody's word: accepted ones are trained on, others are not."""
+"""Corrected answers waiting for somebody's word: an accepted one is shown at once as verified and
+trained on later, a rejected one is neither."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
+from service import notices, verified
 from service.database import changed_rows
 from service.errors import ConflictError, NotFoundError
-from service.tables import GoldAnswer, now
+from service.feedback import LONGEST_ANSWER
+from service.review_tables import Review, VerifiedAnswer
+from service.tables import GoldAnswer, Person, now
+from service.wording import content_hash, readable
+
+LONGEST_QUESTION = 2_000
+LONGEST_REASON = 1_000
 
 log = structlog.get_logger(__name__)
 
@@ -34,18 +43,82 @@ def find_proposed(session: Session, beginning: str) -> GoldAnswer:
     return found[0]
 
 
-def decide(session: Session, gold_answer_id: str, by: str, *, accept: bool) -> None:
-    """Accept a correction (it becomes the newest gold answer to its question), or reject it.
+def accept(
+    session: Session,
+    gold_answer_id: str,
+    by: str,
+    person: Person | None = None,
+    *,
+    question: str | None = None,
+    answer: str | None = None,
+) -> VerifiedAnswer:
+    """Accept a correction, with the question or the answer as edited where they are given.
 
-    Raises ConflictError where somebody has decided already.
+    It is shown for its question from now on and becomes the newest gold answer to it; whoever
+    proposed it is told. Raises ConflictError where somebody has decided already, and
+    InvalidInputError for a text that cannot be used or a question that cannot stand alone.
     """
-    values = (
-        {"state": "accepted", "author": by, "updated": now()} if accept else {"state": "removed"}
-    )
-    undecided = (
-        col(GoldAnswer.id) == gold_answer_id,
-        col(GoldAnswer.state) == "proposed",
-    )
+    row = _correction(session, gold_answer_id)
+    before = {"question": row.question, "answer": row.answer}
+    values = {
+        "question": readable("question", question or row.question, LONGEST_QUESTION),
+        "answer": readable("answer", answer or row.answer, LONGEST_ANSWER),
+    }
+    hashed = content_hash(values["question"], values["answer"])
+    _decide(session, row, **values, content_hash=hashed, state="accepted", author=by, updated=now())
+    shown = verified.put_in_force(session, row, by, person)
+    edited = {name: text for name, text in before.items() if text != values[name]}
+    _note(session, row, "accepted", by, None, person, edited)
+    notices.tell_fixed(session, row, shown)
+    return shown
+
+
+def reject(
+    session: Session, gold_answer_id: str, by: str, reason: str | None, person: Person | None = None
+) -> None:
+    """Leave a correction out for good; ConflictError where somebody has decided already."""
+    row = _correction(session, gold_answer_id)
+    if reason is not None:
+        reason = readable("reason", reason, LONGEST_REASON)
+    _decide(session, row, state="removed")
+    _note(session, row, "rejected", by, reason, person, {})
+    notices.tell_not_taken(session, row, reason)
+
+
+def _correction(session: Session, gold_answer_id: str) -> GoldAnswer:
+    row = session.get(GoldAnswer, gold_answer_id)
+    if row is None or row.origin != "correction":
+        raise NotFoundError(f"there is no correction {gold_answer_id!r}")
+    return row
+
+
+def _decide(session: Session, row: GoldAnswer, **values: Any) -> None:
+    """Write the decision by one statement, so that of two at the same time one is refused."""
+    undecided = (col(GoldAnswer.id) == row.id, col(GoldAnswer.state) == "proposed")
     if not changed_rows(session.execute(update(GoldAnswer).where(*undecided).values(**values))):
-        raise ConflictError(f"correction {gold_answer_id} was decided already")
-    log.info("correction_decided", gold_answer=gold_answer_id, accepted=accept)
+        raise ConflictError(f"correction {row.id} was decided already, or taken back")
+    session.refresh(row)
+
+
+def _note(
+    session: Session,
+    row: GoldAnswer,
+    decision: str,
+    by: str,
+    reason: str | None,
+    person: Person | None,
+    edited: dict[str, str],
+) -> None:
+    session.add(
+        Review(
+            kind="correction",
+            target_id=row.id,
+            decision=decision,
+            reason=reason,
+            details={"before": edited} if edited else {},
+            person_id=person.id if person else None,
+            by=by,
+        )
+    )
+    session.flush()
+    log.info("correction_decided", gold_answer=row.id, accepted=decision == "accepted")

@@ -31,21 +31,26 @@ def list_corrections() -> None:
 
 @app.command()
 def accept(correction: Id) -> None:
-    """Take a correction as the gold answer to its question; the next training learns it."""
-    _decide(correction, accepted=True)
-
-
-@app.command()
-def reject(correction: Id) -> None:
-    """Leave a correction out for good."""
-    _decide(correction, accepted=False)
-
-
-def _decide(correction: str, *, accepted: bool) -> None:
-    from service.corrections import decide, find_proposed
+    """Show a correction to whoever asks its question; the next training learns it."""
+    from service import corrections
     from service.database import session
 
     with opened_database(settings_for_command()) as engine, session(engine) as opened:
-        found = find_proposed(opened, correction)
-        decide(opened, found.id, user(), accept=accepted)
-    say(f"{found.id[:8]} is {'accepted' if accepted else 'rejected'}: {found.question}")
+        found = corrections.find_proposed(opened, correction)
+        corrections.accept(opened, found.id, user())
+    say(f"{found.id[:8]} is accepted: {found.question}")
+
+
+@app.command()
+def reject(
+    correction: Id,
+    reason: Annotated[str | None, typer.Option(help="Why; whoever proposed it is told.")] = None,
+) -> None:
+    """Leave a correction out for good."""
+    from service import corrections
+    from service.database import session
+
+    with opened_database(settings_for_command()) as engine, session(engine) as opened:
+        found = corrections.find_proposed(opened, correction)
+        corrections.reject(opened, found.id, user(), reason)
+    say(f"{found.id[:8]} is rejected: {found.question}")

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from service.cli import main
-from service.corrections import decide, find_proposed, proposed
+from service.corrections import accept, find_proposed, proposed, reject
 from service.database import migrate, open_database, session
 from service.errors import ConflictError, NotFoundError
 from service.evidence import gather_demonstrations, read_sides
@@ -34,7 +34,7 @@ def test_only_an_accepted_correction_is_trained_on(engine: Engine) -> None:
     _talk, correction = proposal(engine)
     assert learnt(engine) == []
     with session(engine) as opened:
-        decide(opened, correction, "the leave desk", accept=True)
+        accept(opened, correction, "the leave desk")
     assert learnt(engine) == [RIGHT]
     with session(engine) as opened:
         assert not proposed(opened)
@@ -43,7 +43,7 @@ def test_only_an_accepted_correction_is_trained_on(engine: Engine) -> None:
 def test_a_rejected_correction_is_never_trained_on(engine: Engine) -> None:
     _talk, correction = proposal(engine)
     with session(engine) as opened:
-        decide(opened, correction, "the leave desk", accept=False)
+        reject(opened, correction, "the leave desk", "It is not so.")
         assert not proposed(opened)
     assert learnt(engine) == []
 
@@ -51,9 +51,9 @@ def test_a_rejected_correction_is_never_trained_on(engine: Engine) -> None:
 def test_a_correction_is_decided_once(engine: Engine) -> None:
     _talk, correction = proposal(engine)
     with session(engine) as opened:
-        decide(opened, correction, "the leave desk", accept=False)
+        reject(opened, correction, "the leave desk", "It is not so.")
     with session(engine) as opened, pytest.raises(ConflictError, match="decided already"):
-        decide(opened, correction, "somebody else", accept=True)
+        accept(opened, correction, "somebody else")
     assert learnt(engine) == []
 
 
