@@ -41,8 +41,10 @@ class Novelty:
         """Fit to states [n, h] of answers to `questions` [n] (any numbers, equal where the
         question is). What distance is usual is said by answers to questions that a fit did not
         see: each fifth of them in turn, since few voted answers say little on any one fifth."""
-        folds = questions.unique(return_inverse=True)[1] % FOLDS
-        apart = [folds == fold for fold in folds.unique()] if len(folds.unique()) > 1 else []
+        folds = torch.unique(questions, return_inverse=True)[1] % FOLDS
+        apart = (
+            [folds == fold for fold in torch.unique(folds)] if len(torch.unique(folds)) > 1 else []
+        )
         distances = [cls._distances(states[~unseen]).of(states[unseen]) for unseen in apart]
         found = cls._distances(states)
         usual = torch.cat(distances or [found.of(states)]).quantile(USUAL_SHARE)
