@@ -81,21 +81,42 @@ class Person(SQLModel, table=True):
 
 
 class Conversation(SQLModel, table=True):
-    """A row of turns of one person."""
+    """A tree of turns of one person. `shown_turn_id` is the last turn of the branch they look at,
+    None for the newest turn's. A deleted one is there for nobody and is not trained on."""
+
+    __table_args__ = (
+        Index(
+            "ix_conversation_listed",
+            "person_id",
+            "pinned",
+            "updated_at",
+            "id",
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
 
     id: str = Field(default_factory=new_id, primary_key=True)
     person_id: str = Field(foreign_key="person.id", index=True)
     title: str
+    pinned: bool = False
+    shown_turn_id: str | None = None
     simulated: bool = False
     created_at: datetime = _created()
+    updated_at: datetime = Field(default_factory=now, sa_type=UtcDateTime, nullable=False)
+    deleted_at: datetime | None = _moment(null=True)
 
 
 class Turn(SQLModel, table=True):
     """A question, with one or two candidates. `prompt` is the engine's Prompt as it was rendered:
-    question, passages with their texts, earlier exchanges. `compared` says that two were asked."""
+    question, passages with their texts, earlier exchanges. `compared` says that two were asked.
+
+    `parent_id` is the turn it follows, None at the beginning; turns that follow the same one
+    are branches. `position` counts the conversation's turns as they were asked."""
 
     id: str = Field(default_factory=new_id, primary_key=True)
     conversation_id: str = Field(foreign_key="conversation.id", index=True)
+    parent_id: str | None = Field(default=None, foreign_key="turn.id", index=True)
     position: int
     question: str
     prompt: dict[str, Any] = _json(dict)

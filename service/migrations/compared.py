@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-SEARCH_TABLES = "passage_search"
-"""The full-text index's tables begin with this; they are the migrations' own, not models."""
+SEARCH_TABLES = ("passage_search", "conversation_search")
+"""The full-text indexes' tables begin with these; they are the migrations' own, not models."""
 
 
 def include_name(name: str | None, kind: str, _parents: Any) -> bool:

@@ -12,10 +12,18 @@ depends_on = None
 
 TABLES = ("review", "verified_answer", "verified_shown", "notice", "plugin_setting")
 
-NO_PASSAGES = {
-    "sqlite": "coalesce(json_array_length(prompt, '$.passages'), 0) = 0",
-    "postgresql": "coalesce(json_array_length(prompt -> 'passages'), 0) = 0",
-}
+PEOPLES = "NOT simulated"
+WAITING = (
+    (
+        "ix_turn_without_source",
+        "turn",
+        f"coalesce(json_array_length(prompt, '$.passages'), 0) = 0 AND {PEOPLES}",
+        f"coalesce(json_array_length(prompt -> 'passages'), 0) = 0 AND {PEOPLES}",
+    ),
+    ("ix_thumb_down", "thumb", f"value < 0 AND {PEOPLES}", f"value < 0 AND {PEOPLES}"),
+    ("ix_gold_answer_proposed", "gold_answer", "state = 'proposed'", "state = 'proposed'"),
+)
+"""Indexes of what waits for a reviewer: name, table, and which rows, on SQLite and PostgreSQL."""
 
 
 def upgrade() -> None:
@@ -25,18 +33,20 @@ def upgrade() -> None:
     _create_verified_answers()
     _create_notices()
     _create_plugin_settings()
-    op.create_index(
-        "ix_turn_without_source",
-        "turn",
-        ["created_at"],
-        sqlite_where=sa.text(NO_PASSAGES["sqlite"]),
-        postgresql_where=sa.text(NO_PASSAGES["postgresql"]),
-    )
+    for name, table, sqlite, postgresql in WAITING:
+        op.create_index(
+            name,
+            table,
+            ["created_at"],
+            sqlite_where=sa.text(sqlite),
+            postgresql_where=sa.text(postgresql),
+        )
 
 
 def downgrade() -> None:
     """Back to corrections that are only trained on."""
-    op.drop_index("ix_turn_without_source", "turn")
+    for name, table, _sqlite, _postgresql in WAITING:
+        op.drop_index(name, table)
     for table in reversed(TABLES):
         op.drop_table(table)
 
