@@ -8,20 +8,28 @@ from typing import Any
 from sqlalchemy import JSON, Index, text
 from sqlmodel import Field, SQLModel, col
 
-from service.tables import Turn, UtcDateTime, new_id, now
+from service.tables import GoldAnswer, Thumb, Turn, UtcDateTime, new_id, now
 
 WITHOUT_SOURCE = {
-    "sqlite": "coalesce(json_array_length(prompt, '$.passages'), 0) = 0",
-    "postgresql": "coalesce(json_array_length(prompt -> 'passages'), 0) = 0",
+    "sqlite": "coalesce(json_array_length(prompt, '$.passages'), 0) = 0 AND NOT simulated",
+    "postgresql": "coalesce(json_array_length(prompt -> 'passages'), 0) = 0 AND NOT simulated",
 }
-"""Whether a turn had no passage to answer from, in each database's words; an index holds them."""
+"""Turns of people that had no passage to answer from, in each database's words."""
+DOWN = "value < 0 AND NOT simulated"
+"""Thumbs down of people."""
+PROPOSED = "state = 'proposed'"
+"""Gold answers that wait for a decision."""
 
-Index(
-    "ix_turn_without_source",
-    col(Turn.created_at),
-    sqlite_where=text(WITHOUT_SOURCE["sqlite"]),
-    postgresql_where=text(WITHOUT_SOURCE["postgresql"]),
-)
+
+def _partial(name: str, column: Any, sqlite: str, postgresql: str) -> Index:
+    """An index of the few rows of a large table that wait for a reviewer; a query must hold its
+    condition word by word to be answered from it."""
+    return Index(name, column, sqlite_where=text(sqlite), postgresql_where=text(postgresql))
+
+
+_partial("ix_turn_without_source", col(Turn.created_at), *WITHOUT_SOURCE.values())
+_partial("ix_thumb_down", col(Thumb.created_at), DOWN, DOWN)
+_partial("ix_gold_answer_proposed", col(GoldAnswer.created_at), PROPOSED, PROPOSED)
 
 
 def _moment(*, index: bool = False) -> Any:
