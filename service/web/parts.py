@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from service.answering import Answering
 from service.known_askers import KnownAskers
+from service.leaderboard import Leaderboards
 from service.serving import Serving
 from service.settings import Settings
 from service.swap import Swapper
@@ -25,6 +26,7 @@ class Parts:
     answering: Answering
     swapper: Swapper
     askers: KnownAskers = field(default_factory=KnownAskers)
+    leaderboards: Leaderboards = field(default_factory=Leaderboards)
 
 
 GivenParts = NamedDependency[Parts]
