@@ -32,11 +32,11 @@ def tell(session: Session, person_id: str, about: str, text: str, link: str | No
 
 
 def tell_fixed(session: Session, gold: GoldAnswer, shown: VerifiedAnswer) -> int:
-    """Tell whoever corrected the answer, or gave its question's answers a thumb down, that a
+    """Tell whoever corrected the answer, or gave it a thumb down, that a
     verified answer is shown now; how many were told."""
     question = _shortened(shown.question)
     count = 0
-    if gold.person_id is not None:
+    if gold.person_id is not None and gold.person_id != shown.person_id:
         text = f"Your answer to “{question}” was accepted. It is shown to everybody who asks this."
         count += tell(session, gold.person_id, f"fixed:{gold.id}", text, _link(session, gold))
     for person_id, conversation_id in _reporters(session, gold):
@@ -44,6 +44,13 @@ def tell_fixed(session: Session, gold: GoldAnswer, shown: VerifiedAnswer) -> int
         link = f"/chat/{conversation_id}"
         count += tell(session, person_id, f"fixed:{gold.id}", text, link)
     return count
+
+
+def tell_answered(session: Session, turn: Turn, shown: VerifiedAnswer) -> None:
+    """Tell whoever asked a question that had no source that it has a verified answer now."""
+    asker = session.get_one(Conversation, turn.conversation_id)
+    text = f"Your question “{_shortened(shown.question)}” has a verified answer now."
+    tell(session, asker.person_id, f"answered:{turn.id}", text, f"/chat/{asker.id}")
 
 
 def tell_not_taken(session: Session, gold: GoldAnswer, reason: str | None) -> None:
