@@ -182,7 +182,7 @@ def count_votes(session: Session, simulated: bool, since: datetime | None) -> li
     )
     if since is not None:
         query = query.where(col(Comparison.created_at) >= since)
-    return [row._tuple() for row in session.execute(query)]
+    return [(a, b, choice, step, count) for a, b, choice, step, count in session.execute(query)]
 
 
 def _shown(candidate: Any, version: Any, length: Any) -> tuple[Any, Any]:
