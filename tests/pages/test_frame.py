@@ -34,6 +34,7 @@ def test_an_address_that_is_not_there_says_so(browse: Browse, width: Width, them
 
 def test_colours_can_be_chosen_and_stay(browse: Browse) -> None:
     page = browse("/account", theme="light")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
     page.get_by_label("Colours").select_option("Dark")
     assert _paper(page) == "rgb(20, 24, 29)"
     page.reload()

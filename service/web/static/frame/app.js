@@ -31,8 +31,7 @@ function Top({ open, onMenu }) {
     ${me.value && html`<${Badge} kind=${me.value.version === null ? "warn" : ""} title="The policy version that answers now">
       ${me.value.version === null ? "starting" : `version ${me.value.version}`}</${Badge}>`}
     <div id="notices"></div>
-    <${Theme} />
-    ${me.value && html`<${Account} />`}
+    ${!me.value && html`<${Theme} />`}
   </header>`;
 }
 
@@ -55,7 +54,7 @@ function Account() {
     await refreshMe();
     go("/sign-in");
   };
-  return html`<div class="who"><a href="/account">${me.value.name}</a>
+  return html`<div class="who"><a href="/account" aria-label=${`Your account, ${me.value.name}`}>${me.value.name}</a>
     ${me.value.demonstration ? html`<${Badge}>demonstration</${Badge}>` : html`<${Button} kind="plain" onClick=${leave}>Sign out</${Button}>`}</div>`;
 }
 
@@ -66,6 +65,7 @@ function Navigation({ open, onClose }) {
   return html`<nav id="navigation" class=${open ? "open" : ""} aria-label="Pages" onKeyDown=${onKeyDown}>
     ${groups.map((group) => html`<div key=${group}><h2>${group}</h2><ul>${shown.filter((route) => route.group === group)
     .map(({ path, title }) => html`<li key=${path}><a href=${path} aria-current=${isHere(path) ? "page" : null}>${title}</a></li>`)}</ul></div>`)}
+    <div class="foot"><${Account} /><${Theme} /></div>
   </nav>`;
 }
 

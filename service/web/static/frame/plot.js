@@ -55,18 +55,19 @@ function columns(x, series) {
 export function Plot({ title, x, series, xLabel = "step", zero = false, moments = false, note = null }) {
   const box = useRef(null);
   useEffect(() => {
-    if (!x.length) return undefined;
+    const canvas = box.current;
+    if (!canvas) return undefined;
     let plot = null;
     const draw = () => {
       plot?.destroy();
-      plot = new uPlot(options(box.current, { series, xLabel, zero, moments }), columns(x, series), box.current);
+      plot = new uPlot(options(canvas, { series, xLabel, zero, moments }), columns(x, series), canvas);
     };
     draw();
-    const resized = new ResizeObserver(() => plot?.setSize({ width: Math.max(200, box.current.clientWidth), height: HEIGHT }));
-    resized.observe(box.current);
+    const resized = new ResizeObserver(() => plot.setSize({ width: Math.max(200, canvas.clientWidth), height: HEIGHT }));
+    resized.observe(canvas);
     const themed = new MutationObserver(draw);
     themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });
-    return () => { resized.disconnect(); themed.disconnect(); plot?.destroy(); };
+    return () => { resized.disconnect(); themed.disconnect(); plot.destroy(); };
   }, [x, series, xLabel, zero, moments]);
   if (!x.length) return html`<figure class="plot"><figcaption>${title}</figcaption><p class="empty">No figures yet.</p></figure>`;
   return html`<figure class="plot"><figcaption>${title}</figcaption>
