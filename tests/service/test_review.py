@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
-from sqlmodel import Session, col, select, update
+from sqlmodel import col, select, update
 
 from service import review
 from service.database import session
@@ -18,15 +19,16 @@ from service.notices import newest, tell
 from service.review_tables import Review
 from service.tables import Conversation, Person, Turn, now
 from tests.service.conversations import Talk, make_talk
-from tests.service.web_client import Caller, make_app
+from tests.service.web_client import Caller, web_app
 
 QUESTION = "How many days of leave are there?"
 RIGHT = "There are 28 days of leave a year."
 
 
 @pytest.fixture
-def caller(engine: Engine, tmp_path: Path) -> Caller:
-    return Caller(make_app(engine, tmp_path))
+def caller(engine: Engine, tmp_path: Path) -> Iterator[Caller]:
+    with web_app(engine, tmp_path) as app:
+        yield Caller(app)
 
 
 def propose(talk: Talk, answer: str = RIGHT) -> str:
@@ -247,27 +249,24 @@ def test_a_place_that_is_none_is_refused(text: str) -> None:
 
 
 def test_only_reviewers_see_the_queue(engine: Engine, tmp_path: Path) -> None:
-    employee = Caller(make_app(engine, tmp_path, visitors="employee"))
-    assert employee.get("/api/review").status_code == 403
-    assert employee.get("/api/review/answers").status_code == 403
-
-
-def own_notices(opened: Session, caller: Caller) -> Person:
-    return opened.exec(select(Person).where(Person.name == caller.me["name"])).one()
+    with web_app(engine, tmp_path, visitors="employee") as app:
+        employee = Caller(app)
+        assert employee.get("/api/review").status_code == 403
+        assert employee.get("/api/review/answers").status_code == 403
 
 
 def test_notices_are_read_by_their_person_only(engine: Engine, tmp_path: Path) -> None:
-    app = make_app(engine, tmp_path, visitors="employee")
-    reader, other = Caller(app), Caller(app)
-    with session(engine) as opened:
-        person = own_notices(opened, reader)
-        assert tell(opened, person.id, "a", "Your answer was fixed.", "/chat/1")
-        assert not tell(opened, person.id, "a", "Your answer was fixed again.")
-        assert tell(opened, person.id, "b", "Your votes trained a version.")
-    shown = reader.get("/api/notices").json()
-    assert (shown["unread"], len(shown["notices"])) == (2, 2)
-    assert other.get("/api/notices").json() == {"unread": 0, "notices": []}
-    number = shown["notices"][0]["id"]
-    assert other.post(f"/api/notices/{number}/read").status_code == 404
-    assert reader.post(f"/api/notices/{number}/read").json()["unread"] == 1
-    assert reader.post("/api/notices/read").json()["unread"] == 0
+    with web_app(engine, tmp_path, visitors="employee") as app:
+        reader, other = Caller(app), Caller(app)
+        with session(engine) as opened:
+            person = opened.exec(select(Person).where(Person.name == reader.me["name"])).one()
+            assert tell(opened, person.id, "a", "Your answer was fixed.", "/chat/1")
+            assert not tell(opened, person.id, "a", "Your answer was fixed again.")
+            assert tell(opened, person.id, "b", "Your votes trained a version.")
+        shown = reader.get("/api/notices").json()
+        assert (shown["unread"], len(shown["notices"])) == (2, 2)
+        assert other.get("/api/notices").json() == {"unread": 0, "notices": []}
+        number = shown["notices"][0]["id"]
+        assert other.post(f"/api/notices/{number}/read").status_code == 404
+        assert reader.post(f"/api/notices/{number}/read").json()["unread"] == 1
+        assert reader.post("/api/notices/read").json()["unread"] == 0

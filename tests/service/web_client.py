@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from service.settings import Settings, TrainingSettings
 ORIGIN = "http://127.0.0.1"
 
 
-def make_app(engine: Engine, home: Path, **over: Any) -> Litestar:
+@contextmanager
+def web_app(engine: Engine, home: Path, **over: Any) -> Iterator[Litestar]:
     """The application on this database; nothing of it is started."""
     settings: dict[str, Any] = {
         "home": home,
@@ -27,7 +30,11 @@ def make_app(engine: Engine, home: Path, **over: Any) -> Litestar:
         "cleanup_schedule": None,
         "training": TrainingSettings(schedule=None),
     }
-    return create_app(Settings(**{**settings, **over}))
+    app = create_app(Settings(**{**settings, **over}))
+    try:
+        yield app
+    finally:
+        app.state.parts.database.dispose()
 
 
 class Caller:
@@ -55,7 +62,10 @@ class Caller:
     async def _answer(self, method: str, path: str, more: dict[str, Any]) -> httpx.Response:
         transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
         async with httpx.AsyncClient(
-            transport=transport, base_url=ORIGIN, cookies=self._cookies
+            transport=transport,
+            base_url=ORIGIN,
+            cookies=self._cookies,
+            headers={"sec-fetch-site": "same-origin"},
         ) as client:
             response = await client.request(method, path, **more)
             self._cookies.update(client.cookies)
