@@ -5,10 +5,12 @@ HeedError
 ├── DatabaseError       the database cannot be reached, or is not migrated
 ├── PluginFailure       a plugin raised or broke the contract; names plugin and hook
 ├── NotFoundError       no such thing, or it is somebody else's
+├── NotSignedInError    nobody is known by this name, password, session or key
 ├── ConflictError       it was done already, or somebody else was first
 ├── InvalidInputError   a person's input cannot be used as it is
 ├── TryLaterError       not now; tells when to try again
 │   ├── OverloadedError     too many questions wait already
+│   ├── TooManyAttemptsError    too many tries to sign in
 │   └── TooManyTurnsError   this person's earlier questions are not answered yet
 ├── PromotionError      a policy version could not be made live
 └── TrainingRunError    a training run cannot be started, resumed or cancelled
@@ -35,6 +37,10 @@ class NotFoundError(HeedError):
     """No such thing, or it belongs to somebody else (the two are not told apart)."""
 
 
+class NotSignedInError(HeedError):
+    """Nobody is known by this name, password, session or key."""
+
+
 class ConflictError(HeedError):
     """It was done already, or somebody else was first; nothing was changed."""
 
@@ -53,6 +59,10 @@ class TryLaterError(HeedError):
 
 class OverloadedError(TryLaterError):
     """Too many questions wait already; nothing was kept of this one."""
+
+
+class TooManyAttemptsError(TryLaterError):
+    """Too many tries to sign in; none is looked at until then."""
 
 
 class TooManyTurnsError(TryLaterError):

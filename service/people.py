@@ -1,59 +1,64 @@
-"""Who is asking: visitors known by a session token, operators, and simulated people.
+"""Who is asking: people with accounts, visitors of a demonstration, and simulated people.
 
-Only the SHA-256 of a token is kept, so that nobody who reads the database can ask in
-another's name.
+`kind` of a person is "person" (with an account), "visitor", "simulated" or "erased".
+Visitors are there only while the setting `visitors` gives them a role.
 """
 
 from __future__ import annotations
 
 import hashlib
-import secrets
+import unicodedata
 
 from sqlmodel import Session, select
 
 from service.database import insert_unless_there
 from service.errors import InvalidInputError
 from service.roles import Role
+from service.secret_tokens import LONGEST_TOKEN, is_token, token_hash
 from service.tables import Person, new_id
 
-LONGEST_TOKEN = 256
+LONGEST_NAME = 80
 
 
-def visitor(session: Session, token: str | None, role: Role = "employee") -> tuple[Person, str]:
-    """The person of this token with the token; a new person and token where it is not known."""
-    person = person_by_token(session, token)
-    if person is not None and token is not None:
-        return person, token
-    fresh = secrets.token_urlsafe(32)
+def new_visitor(session: Session, role: Role) -> Person:
+    """A visitor of a demonstration, with a name of their own."""
     number = new_id()
-    person = Person(id=number, name=f"Visitor {number[:4]}", role=role, token_hash=_hash(fresh))
+    person = Person(id=number, name=f"Visitor {number[:4]}", kind="visitor", role=role)
     session.add(person)
     session.flush()
-    return person, fresh
+    return person
 
 
-def holder(session: Session, token: str) -> Person:
-    """Whoever holds this token; a new visitor, known by it from now on, where nobody does.
+def holder(session: Session, token: str, role: Role) -> Person:
+    """The visitor who chose this key; a new one, known by it from now on, where nobody did.
 
-    InvalidInputError for a token that is too long.
+    InvalidInputError for a key that is too long.
     """
-    if len(token) > LONGEST_TOKEN:
-        raise InvalidInputError(f"the token has more than {LONGEST_TOKEN} characters; shorten it")
-    person = person_by_token(session, token)
-    if person is not None:
-        return person
-    number = new_id()
-    newcomer = Person(id=number, name=f"Visitor {number[:4]}", token_hash=_hash(token))
-    # Of two first requests at the same time, one makes the visitor and the other finds it.
-    insert_unless_there(session, newcomer)
-    return session.exec(select(Person).where(Person.token_hash == _hash(token))).one()
+    if not is_token(token):
+        raise InvalidInputError(f"the key has more than {LONGEST_TOKEN} characters; shorten it")
+    chosen = select(Person).where(Person.token_hash == token_hash(token), Person.kind == "visitor")
+    person = session.exec(chosen).first()
+    if person is None:
+        number = new_id()
+        newcomer = Person(
+            id=number,
+            name=f"Visitor {number[:4]}",
+            kind="visitor",
+            role=role,
+            token_hash=token_hash(token),
+        )
+        # Of two first requests at the same time, one makes the visitor and the other finds it.
+        insert_unless_there(session, newcomer)
+        person = session.exec(chosen).one()
+    return with_role(session, person, role)
 
 
-def person_by_token(session: Session, token: str | None) -> Person | None:
-    """Whoever holds this token, or None."""
-    if not token or len(token) > LONGEST_TOKEN:
-        return None
-    return session.exec(select(Person).where(Person.token_hash == _hash(token))).first()
+def with_role(session: Session, person: Person, role: Role) -> Person:
+    """The person, who has this role from now on."""
+    if person.role != role:
+        person.role = role
+        session.add(person)
+    return person
 
 
 def simulated_person(session: Session, name: str) -> Person:
@@ -64,5 +69,11 @@ def simulated_person(session: Session, name: str) -> Person:
     return session.get_one(Person, number)
 
 
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+def clean_name(name: str) -> str:
+    """A name as it is shown; InvalidInputError where it cannot be one."""
+    text = " ".join(unicodedata.normalize("NFC", name).split())
+    if not text or len(text) > LONGEST_NAME:
+        raise InvalidInputError(f"the name must have 1 to {LONGEST_NAME} characters")
+    if any(unicodedata.category(sign) in ("Cc", "Cf", "Co", "Cn", "Cs") for sign in text):
+        raise InvalidInputError("the name holds signs that cannot be shown; leave them out")
+    return text

@@ -30,6 +30,7 @@ from pydantic_settings import (
 
 from service.errors import SettingsError
 from service.roles import Visitors
+from service.sign_in_settings import LOOPBACK, OidcSettings, SignInSettings
 
 
 class SourceSettings(BaseModel):
@@ -75,10 +76,16 @@ class AnswerSettings(BaseModel):
     """Longest prompt, in tokens; older exchanges and then passages are left out above it."""
     passages: int = Field(default=2, ge=0, le=20)
     """How many passages stand in the prompt."""
+    source_bar: float = Field(default=0.1, ge=0, le=1)
+    """Share of a question, by the rarity of its words, that a passage must hold to be answered
+    from; where none does, people read that no good source was found."""
     history_turns: int = Field(default=1, ge=0, le=20)
     """How many earlier exchanges of the conversation stand in the prompt."""
     max_waiting: int = Field(default=32, ge=1, le=10_000)
-    """How many questions may wait for the engine before new ones are refused."""
+    """How many questions may wait for the engine before new ones are refused, however quick."""
+    slowest_first_token: float = Field(default=2.0, ge=1, le=1000)
+    """New questions are refused while their first token would take more than so many times what
+    is normal here (which is learned); a high value lets them wait instead, up to max_waiting."""
     max_per_person: int = Field(default=2, ge=1, le=10_000)
     """How many questions of one person may wait or be answered at once."""
     longest_wait_s: float = Field(default=60.0, gt=0, le=3600)
@@ -93,6 +100,30 @@ class AnswerSettings(BaseModel):
     """Share of conversations whose single answers come from the candidate while there is one."""
     canary_in_comparisons: bool = False
     """Whether the second of two answers comes from the candidate while there is one."""
+
+
+class VotingSettings(BaseModel):
+    """How people are asked to compare answers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    comparisons_a_day: int = Field(default=10, ge=0, le=10_000)
+    """How often a day (UTC) a person's own questions may get two answers to choose from, so that
+    nobody tires of it; votes that they give on the voting page count."""
+    undo_s: float = Field(default=10.0, ge=0, le=3600)
+    """Seconds in which a vote can be undone with one key; training leaves younger ones out, and
+    both versions are shown after it."""
+    share_questions: bool = False
+    """Let reviewers vote on pairs of other people's questions; off, only their owners do. Pairs
+    of simulated people are for everybody."""
+    overlap_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of pairs that two people vote on, so that their agreement is known."""
+    check_share: float = Field(default=0.1, ge=0, le=0.5)
+    """Share of the voting page's pairs whose answer is known; they tell how carefully somebody
+    votes and are never trained on."""
+    scored_pairs: int = Field(default=200, ge=0, le=10_000)
+    """How many waiting pairs a training run reads at its end with the reward model's heads, so
+    that those they disagree on are voted on first."""
 
 
 def half_the_cores() -> int:
@@ -183,6 +214,9 @@ class Settings(BaseSettings):
     """Port the server listens on; 0 takes a free one."""
     allowed_hosts: tuple[str, ...] = ()
     """Further names under which the server may be asked, as behind a reverse proxy."""
+    public_url: str | None = None
+    """Address under which people open Heed, such as https://heed.company.example: stands in the
+    links that Heed makes, and with https the session cookie is for https alone."""
     base_policy: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """Hub name or folder of the causal language model that everything starts from."""
     base_revision: str | None = None
@@ -203,17 +237,33 @@ class Settings(BaseSettings):
     cleanup_schedule: str | None = "30 3 * * *"
     """Cron expression (UTC) of clean-up: old job rows and unused run checkpoints."""
     answers: AnswerSettings = AnswerSettings()
+    voting: VotingSettings = VotingSettings()
     training: TrainingSettings = TrainingSettings()
     vllm: VllmSettings = VllmSettings()
+    sign_in: SignInSettings = SignInSettings()
+    oidc: OidcSettings = OidcSettings()
     log_format: Literal["json", "text"] = "text"
     """Log lines as JSON, or readable."""
 
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "http://unset")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path > "/":
+            raise ValueError("must be http:// or https:// with a host, and no path")
+        return url.rstrip("/") if url else None
+
     @model_validator(mode="after")
     def _check(self) -> Settings:
-        if self.visitors != "none" and self.host not in ("127.0.0.1", "localhost", "::1"):
+        if self.visitors != "none" and self.host not in LOOPBACK:
             raise ValueError(
                 f"visitors is {self.visitors!r} with host {self.host!r}; "
                 'set it to "none", or host to 127.0.0.1'
+            )
+        if self.visitors == "none" and not self.sign_in.passwords and not self.oidc.issuer:
+            raise ValueError(
+                "sign_in.passwords is false and oidc.issuer is not set, so nobody could sign in; "
+                "set one of them"
             )
         for kind, entries in (("sources", self.sources), ("signals", self.signals)):
             names = [entry.name for entry in entries]
@@ -271,10 +321,16 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(f"the settings file cannot be read: {error}") from error
 
 
+def _is_secret(problem: Any) -> bool:
+    """Whether the value, or one in it, may be a secret."""
+    nested = isinstance(problem["input"], dict | list)
+    return nested or any(word in str(problem["loc"][-1]) for word in ("secret", "key"))
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"]) or "settings"
-        shown = f" is {problem['input']!r}" if problem["loc"] else ""
+        shown = f" is {problem['input']!r}" if problem["loc"] and not _is_secret(problem) else ""
         lines.append(f"setting {name}{shown}: {problem['msg']}")
     return "\n".join(lines)

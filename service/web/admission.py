@@ -12,7 +12,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from service.web.parts import Parts
-from service.web.sessions import COOKIE
+from service.web.sessions import bearer, session_token
 
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
 
@@ -28,7 +28,8 @@ async def require_room(connection: AnyConnection, _handler: BaseRouteHandler) ->
 
 def token_of(connection: AnyConnection) -> str | None:
     """The asker's bearer token or session token, not checked."""
-    scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return bearer.strip()
-    return connection.cookies.get(COOKIE)
+    key = bearer(connection)
+    if key is not None:
+        return key
+    parts: Parts = connection.app.state.parts
+    return session_token(connection, parts.settings)

@@ -14,6 +14,7 @@ from service.engine_watch import engine_trouble, lasting_trouble
 from service.errors import HeedError
 from service.web.parts import GivenParts, Parts
 from service.web.problems import RETRY_AFTER_S
+from service.web.rights import PUBLIC
 
 
 class Live(msgspec.Struct):
@@ -31,7 +32,7 @@ class Ready(msgspec.Struct):
     waits_for: str | None = None
 
 
-@get("/health/live", tags=["Health"], sync_to_thread=False)
+@get("/health/live", security=PUBLIC, tags=["Health"], sync_to_thread=False)
 def live(parts: GivenParts) -> Response[Live]:
     """200 unless only a restart helps, else 503. A server that stops is left to its end."""
     trouble = None if parts.answering.stopping else lasting_trouble(parts.serving.stats())
@@ -40,7 +41,7 @@ def live(parts: GivenParts) -> Response[Live]:
     return Response(Live("live"))
 
 
-@get("/health/ready", tags=["Health"])
+@get("/health/ready", security=PUBLIC, tags=["Health"])
 async def ready(parts: GivenParts) -> Response[Ready]:
     """200 where questions are answered, else 503."""
     waits_for = _missing(parts) or await asyncio.to_thread(_missing_database, parts)

@@ -26,6 +26,7 @@ from service.web.openai_errors import ModelNotFoundError, ParameterError
 from service.web.openai_request import ChatRequest, options_of, question_of
 from service.web.openai_stream import ChunkWriter, lines
 from service.web.parts import GivenParts, Parts
+from service.web.rights import key_only
 from service.web.sessions import GivenPerson
 
 CLIENT_GONE = 499
@@ -38,6 +39,7 @@ Result = TypeVar("Result")
     "/v1/chat/completions",
     status_code=200,
     guards=[require_room],
+    security=key_only("chat"),
     tags=["OpenAI"],
     summary="Answer a conversation",
     description="OpenAI's chat completions; see docs/api.md for what is supported.",

@@ -19,6 +19,7 @@ from service.tables import Candidate, Person
 from service.web.openai_answer import ID_PREFIX
 from service.web.openai_errors import ParameterError
 from service.web.parts import GivenParts
+from service.web.rights import key_only
 from service.web.sessions import GivenPerson
 
 
@@ -67,6 +68,7 @@ class RecordedFeedback(msgspec.Struct):
 @post(
     "/v1/feedback",
     status_code=200,
+    security=key_only("feedback"),
     tags=["OpenAI"],
     summary="Say something of an answer",
     sync_to_thread=True,

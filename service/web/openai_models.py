@@ -13,6 +13,7 @@ from service.database import session
 from service.errors import NotFoundError
 from service.web.openai_errors import ModelNotFoundError
 from service.web.parts import GivenParts
+from service.web.rights import key_only
 from service.web.sessions import GivenPerson
 
 
@@ -37,7 +38,13 @@ class ModelList(msgspec.Struct):
     object: Literal["list"] = "list"
 
 
-@get("/v1/models", tags=["OpenAI"], sync_to_thread=True, summary="List what can be asked")
+@get(
+    "/v1/models",
+    security=key_only("chat"),
+    tags=["OpenAI"],
+    sync_to_thread=True,
+    summary="List what can be asked",
+)
 def list_models(caller: GivenPerson, parts: GivenParts) -> ModelList:
     """The aliases, then the loaded policy versions, the newest first."""
     del caller
@@ -45,7 +52,13 @@ def list_models(caller: GivenPerson, parts: GivenParts) -> ModelList:
         return ModelList([_model(entry) for entry in askable(opened, parts.serving)])
 
 
-@get("/v1/models/{model:str}", tags=["OpenAI"], sync_to_thread=True, summary="Show one of them")
+@get(
+    "/v1/models/{model:str}",
+    security=key_only("chat"),
+    tags=["OpenAI"],
+    sync_to_thread=True,
+    summary="Show one of them",
+)
 def show_model(caller: GivenPerson, parts: GivenParts, model: FromPath[str]) -> Model:
     """What a name stands for."""
     del caller

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import msgspec
 from litestar import get
@@ -14,7 +15,8 @@ from litestar.static_files import create_static_files_router
 
 from service.roles import Role, may
 from service.web.parts import GivenParts
-from service.web.sessions import GivenPerson, role_of
+from service.web.rights import needs
+from service.web.sessions import GivenAsker
 
 STATIC = Path(__file__).with_name("static")
 
@@ -48,11 +50,15 @@ ADDRESSES = (
 
 
 class Me(msgspec.Struct):
-    """Who is asking, and how the service stands. `waits_for` is there until it answers."""
+    """Who is asking, and how the service stands. `demonstration` says that visitors are signed in
+    by themselves, `method` what one is known by ("password", "provider", "link", "visit", "key");
+    `waits_for` is there until the service answers."""
 
+    id: str
     name: str
     role: Role
     demonstration: bool
+    method: str
     operator: bool
     version: int | None
     waits_for: str | None
@@ -70,15 +76,17 @@ def shell() -> File:
     return File(STATIC / "shell.html", media_type="text/html", content_disposition_type="inline")
 
 
-@get("/api/me", tags=["Chat"], sync_to_thread=False)
-def me(visitor: GivenPerson, parts: GivenParts) -> Me:
-    """Who is asking; begins a session where there is none."""
+@get("/api/me", tags=["Account"], security=needs("employee", "read"), sync_to_thread=False)
+def me(guest: GivenAsker, parts: GivenParts) -> Me:
+    """Who is asking; a new visitor where there is no session and visitors have a role."""
     live_id = parts.serving.live_id
-    role = role_of(visitor, parts.settings)
+    role = cast("Role", guest.person.role)
     return Me(
-        name=visitor.name,
+        id=guest.person.id,
+        name=guest.person.name,
         role=role,
-        demonstration=parts.settings.visitors != "none",
+        demonstration=guest.person.kind == "visitor",
+        method=guest.method,
         operator=may(role, "operator"),
         version=parts.serving.number(live_id) if live_id else None,
         waits_for=None if live_id else parts.serving.waits_for,

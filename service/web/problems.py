@@ -18,8 +18,10 @@ from service.errors import (
     HeedError,
     InvalidInputError,
     NotFoundError,
+    NotSignedInError,
     OverloadedError,
     PromotionError,
+    TooManyAttemptsError,
     TooManyTurnsError,
     TrainingRunError,
     TryLaterError,
@@ -30,7 +32,7 @@ RETRY_AFTER_S = 5
 
 TITLES = {
     400: "The request cannot be read",
-    401: "No session",
+    401: "Not signed in",
     403: "Not allowed",
     404: "Not found",
     405: "Not possible here",
@@ -39,17 +41,19 @@ TITLES = {
     415: "Wrong content type",
     421: "Unknown host",
     422: "The input cannot be used",
-    429: "Too many questions at once",
+    429: "Too many at once",
     503: "Not available now",
 }
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (NotSignedInError, 401),
     (NotFoundError, 404),
     (ConflictError, 409),
     (PromotionError, 409),
     (TrainingRunError, 409),
     (InvalidInputError, 422),
     (TooManyTurnsError, 429),
+    (TooManyAttemptsError, 429),
     (OverloadedError, 503),
     (NotReadyError, 503),
     (rlhf_engine.QueueFullError, 503),

@@ -1,8 +1,9 @@
 """What every request must show, and what every response carries, before any handler's own rules.
 
-A write is taken only as JSON and only from our own pages, so that another site cannot
-make a visitor's browser vote; a name of the server that we do not know is refused, so
-that another site cannot point its own name at us.
+A write is taken only as JSON, and without a key only with the browser's word that it comes
+from our own pages, so that another site cannot make a person's browser vote or sign in; a
+name of the server that we do not know is refused, so that another site cannot point its own
+name at us.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from service.settings import Settings
 
 LONGEST_BODY = 64 * 1024
 """Bytes of the longest request body."""
+
+KEYS_ONLY = "/v1/"
+"""Paths that begin so take no session."""
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 EVERY_ADDRESS = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - compared with, never bound
@@ -47,16 +51,18 @@ class RequestRules(ASGIMiddleware):
 
     def __init__(self, settings: Settings) -> None:
         everywhere = settings.host in EVERY_ADDRESS
-        named = {name.lower() for name in (settings.host, *settings.allowed_hosts)}
+        public = urlsplit(settings.public_url or "").hostname or settings.host
+        named = {name.lower() for name in (settings.host, public, *settings.allowed_hosts)}
         # Bound to every address, with no names given, any name may be the server's own.
-        self._hosts = None if everywhere and not settings.allowed_hosts else LOOPBACK | named
+        unnamed = not settings.allowed_hosts and settings.public_url is None
+        self._hosts = None if everywhere and unnamed else LOOPBACK | named
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Check, then let the request through."""
         headers = Headers.from_scope(scope)
         self._check_host(headers.get("host", ""))
         if scope.get("method") not in ("GET", "HEAD", "OPTIONS"):
-            _check_write(headers)
+            _check_write(headers, scope["path"])
         await next_app(scope, receive, send)
 
     def _check_host(self, host: str) -> None:
@@ -76,26 +82,43 @@ def _is_host(host: str) -> bool:
     return True
 
 
-def _check_write(headers: Headers) -> None:
+def _check_write(headers: Headers, path: str) -> None:
     if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise HTTPException("send application/json", status_code=415)
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    from_elsewhere = site is not None and site != "same-origin"
+    if from_elsewhere or (origin is not None and not _is_own(origin, headers.get("host", ""))):
         raise PermissionDeniedException("another site's page may not write here")
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
-        raise PermissionDeniedException("another site's page may not write here")
+    # No other site can make a browser send a key, and beside one no cookie is looked at.
+    by_key = headers.get("authorization") is not None or path.startswith(KEYS_ONLY)
+    if site is None and origin is None and not by_key:
+        raise PermissionDeniedException(
+            "a write without a key must come from the page; programs send their key: "
+            "Authorization: Bearer YOUR_KEY"
+        )
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """Whether a page of this origin was served under this host, whose port may be left out."""
+    try:
+        ours, theirs = urlsplit(f"//{host}"), urlsplit(origin)
+        usual = {"https": 443, "http": 80}.get(theirs.scheme)
+        same_port = theirs.port == ours.port or {theirs.port, ours.port} <= {None, usual}
+    except ValueError:
+        return False
+    return bool(theirs.hostname) and theirs.hostname == ours.hostname and same_port
 
 
 async def add_headers(message: Message, scope: Scope) -> None:
-    """Put the security headers, and a fresh session's cookie, on a response."""
+    """Put the security headers, and the cookies that a handler sent, on a response."""
     if message["type"] != "http.response.start":
         return
     headers = MutableScopeHeaders.from_message(message)
     for name, value in HEADERS.items():
         headers[name] = value
     headers.setdefault("cache-control", "no-cache" if _is_page(scope) else "no-store")
-    cookie: Any = scope.get("state", {}).get("heed_cookie")
-    if cookie:
+    cookies: Any = scope.get("state", {}).get("heed_cookies") or {}
+    for cookie in cookies.values():
         headers.add("set-cookie", cookie)
 
 

@@ -14,6 +14,7 @@ from service import policies
 from service.database import session
 from service.tables import PolicyVersion, Promotion, TrainingRun
 from service.web.parts import GivenParts, Parts
+from service.web.rights import needs
 from service.web.sessions import GivenPerson
 
 MOST_ROWS = 100
@@ -67,7 +68,7 @@ class Approval(msgspec.Struct, forbid_unknown_fields=True):
     evidence: str = "decided on the page"
 
 
-@get("/api/policies", tags=["Policies"], sync_to_thread=True)
+@get("/api/policies", security=needs("employee", "read"), tags=["Policies"], sync_to_thread=True)
 def list_policies(person: GivenPerson, parts: GivenParts) -> Policies:  # noqa: ARG001 - a session is required
     """All versions and the latest promotions."""
     with session(parts.database) as opened:
@@ -87,6 +88,7 @@ def list_policies(person: GivenPerson, parts: GivenParts) -> Policies:  # noqa: 
 @post(
     "/api/policies/{version_id:str}/promote",
     status_code=202,
+    security=needs("operator", "operate"),
     tags=["Policies"],
     sync_to_thread=True,
 )
@@ -108,7 +110,13 @@ def promote(
     return asked
 
 
-@post("/api/policies/rollback", status_code=202, tags=["Policies"], sync_to_thread=True)
+@post(
+    "/api/policies/rollback",
+    status_code=202,
+    security=needs("operator", "operate"),
+    tags=["Policies"],
+    sync_to_thread=True,
+)
 def roll_back(operator: GivenPerson, parts: GivenParts) -> PromotionEntry:
     """Ask that the version before the live one goes live again; operators only."""
     with session(parts.database) as opened:

@@ -91,7 +91,7 @@ class Asker:
     def _request(self, method: str, path: str, body: bytes) -> bytes:
         lines = [f"{method} {path} HTTP/1.0", f"Host: {self._host}:{self._port}"]
         if self._cookie:
-            lines.append(f"Cookie: {self._cookie}")
+            lines += [f"Cookie: {self._cookie}", "Sec-Fetch-Site: same-origin"]
         if body:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         return "\r\n".join([*lines, "", ""]).encode() + body

@@ -50,6 +50,7 @@ async def _under_load(
     load = [asyncio.create_task(_stream(asker, at, stop, heard)) for at, asker in enumerate(askers)]
     await asyncio.sleep(1.0)
     async with httpx.AsyncClient(base_url=server.url, timeout=30.0, trust_env=False) as operator:
+        operator.headers["sec-fetch-site"] = "same-origin"
         (await operator.get("/api/me")).raise_for_status()
         for at in range(swaps):
             error = await _swap(operator, database, versions[at % VERSIONS])

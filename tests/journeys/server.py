@@ -93,6 +93,7 @@ class Served:
     def visitor(self) -> Visitor:
         """A new visitor, who has opened the page."""
         visitor = Visitor(base_url=self.url, timeout=PATIENCE_S)
+        visitor.headers["sec-fetch-site"] = "same-origin"
         self._visitors.append(visitor)
         visitor.get("/api/me").raise_for_status()
         return visitor

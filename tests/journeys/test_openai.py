@@ -282,7 +282,9 @@ def test_each_key_is_a_visitor_of_their_own_and_none_is_stored(served: Served) -
     with client(served, keys[1]) as other, pytest.raises(openai.NotFoundError):
         say(other, type="thumb", id=answers[0], value="up")
     cookie = {"cookie": f"heed_session={keys[0]}"}
-    shown = httpx.get(f"{served.url}/api/conversations", headers=cookie).json()
+    assert httpx.get(f"{served.url}/api/conversations", headers=cookie).status_code == 401
+    header = {"authorization": f"Bearer {keys[0]}"}
+    shown = httpx.get(f"{served.url}/api/conversations", headers=header).json()
     assert [row["title"] for row in shown] == [QUESTION]
 
 

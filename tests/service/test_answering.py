@@ -44,7 +44,7 @@ class Room:
         self.serving = Serving(self.settings)
         self.answering = Answering(self.database, self.settings, self.serving)
         with session(self.database) as opened:
-            self.person: Person = people.visitor(opened, None)[0]
+            self.person: Person = people.new_visitor(opened, "employee")
             self.version = policies.register_base(opened, self.settings, base)
 
     def open(self, base: Path) -> None:
