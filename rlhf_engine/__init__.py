@@ -46,6 +46,7 @@ _HOME = {
     "TorchEngine": "torch_engine",
     "sample_answers": "generation",
     "score_answers": "evaluation",
+    "score_disagreement": "disagreement",
     "answer_similarity": "similarity",
     "answer_chrf": "similarity",
     "measure_speed": "speed",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,7 +22,7 @@ from sqlmodel import col, select
 import rlhf_engine
 from rlhf_engine.plan import STAGES
 from rlhf_engine.records import to_json
-from service import evidence, leases, run_outcome, run_plan, worker
+from service import effects, evidence, leases, run_outcome, run_plan, vote_spreads, worker
 from service.database import changed_rows, session
 from service.errors import ConflictError, DatabaseError, HeedError, TrainingRunError
 from service.settings import Settings
@@ -144,7 +145,9 @@ class Conducting:
                     path,
                     self._settings.training.held_out_percent,
                     self._settings.answers.passages,
+                    now() - timedelta(seconds=self._settings.voting.undo_s),
                 )
+                vote_spreads.leave_pairs(opened, folder.path, self._settings.voting.scored_pairs)
             self._write(comparisons=count)
         self._write(snapshot_hash=rlhf_engine.Snapshot.open(path).hash)
 
@@ -220,6 +223,9 @@ class Conducting:
 
     def _end(self, code: int, folder: rlhf_engine.RunFolder, plan: rlhf_engine.RunPlan) -> None:
         if code == worker.DONE:
+            with session(self._engine) as opened:
+                effects.note_learnt(opened, self._run_id, folder, plan)
+                vote_spreads.note_spreads(opened, folder.path)
             outcome = run_outcome.settle(self._engine, self._settings, self._row(), folder, plan)
             self._write(
                 state=outcome.state,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,11 +19,13 @@ from sqlmodel import Session, col, func, select
 
 from rlhf_engine import records
 from rlhf_engine.snapshot import Snapshot, freeze, is_held_out, normalised
+from service.ballots import TRAINED_CHOICES
 from service.feedback import current_comparisons, current_thumbs
 from service.retrieval import retrieve
 from service.tables import (
     Candidate,
     Comparison,
+    Conversation,
     DataSource,
     Document,
     GoldAnswer,
@@ -60,17 +62,22 @@ class Sides:
 
 
 def freeze_snapshot(
-    session: Session, folder: Path, held_out_percent: int, passages: int
+    session: Session,
+    folder: Path,
+    held_out_percent: int,
+    passages: int,
+    settled_before: datetime | None = None,
 ) -> Snapshot:
     """Freeze everything there is to learn from into `folder`.
 
-    `passages` is how many stand in a prompt when questions are answered. Raises
-    SnapshotError where there is no gold answer to train on.
+    `passages` is how many stand in a prompt when questions are answered. Votes that people
+    gave since `settled_before` can still be undone and are left out. Raises SnapshotError
+    where there is no gold answer to train on.
     """
     sides = read_sides(session, held_out_percent)
     shown = gather_demonstrations(session, sides, passages)
-    judged = gather_comparisons(session, sides)
-    thumbs = gather_thumbs(session, sides)
+    judged = gather_comparisons(session, sides, settled_before)
+    thumbs = gather_thumbs(session, sides, settled_before)
     asked = [item.prompt for item in shown] + [item.prompt for item in judged]
     prompts = _distinct_questions(asked + [item.prompt for item in thumbs])
     snapshot = freeze(folder, shown, judged, prompts, thumbs)
@@ -99,8 +106,10 @@ def new_comparisons(session: Session) -> int:
 
 
 def count_comparisons(session: Session) -> int:
-    """How many comparisons were ever given; a run notes it when it freezes its snapshot."""
-    return session.exec(select(func.count()).select_from(Comparison)).one()
+    """How many comparisons that can train were ever given; a run notes it when it freezes its
+    snapshot."""
+    given = col(Comparison.choice).in_(TRAINED_CHOICES)
+    return session.exec(select(func.count()).select_from(Comparison).where(given)).one()
 
 
 def read_sides(session: Session, held_out_percent: int) -> Sides:
@@ -125,13 +134,16 @@ def gather_demonstrations(
     return [_demonstration(session, row, sides, passages) for row in [*kept, *exam]]
 
 
-def gather_comparisons(session: Session, sides: Sides) -> list[records.Comparison]:
+def gather_comparisons(
+    session: Session, sides: Sides, settled_before: datetime | None = None
+) -> list[records.Comparison]:
     """The comparisons in force with the prompts as they were answered.
 
     Two answers with the same text teach nothing and are left out.
     """
-    rows = current_comparisons(session)
-    turns = _by_id(session, Turn, [row.turn_id for row in rows])
+    rows = current_comparisons(session, settled_before)
+    turns = _kept_turns(session, [row.turn_id for row in rows])
+    rows = [row for row in rows if row.turn_id in turns]
     numbers = [number for row in rows for number in (row.candidate_a_id, row.candidate_b_id)]
     candidates = _by_id(session, Candidate, numbers)
     gathered = [
@@ -148,15 +160,18 @@ def gather_comparisons(session: Session, sides: Sides) -> list[records.Compariso
     return [replace(item, source=source) for item, source in zip(different, sources, strict=True)]
 
 
-def gather_thumbs(session: Session, sides: Sides) -> list[records.Thumb]:
+def gather_thumbs(
+    session: Session, sides: Sides, settled_before: datetime | None = None
+) -> list[records.Thumb]:
     """The thumbs in force on whole answers, with the prompts as they were answered."""
-    rows = current_thumbs(session)
+    rows = current_thumbs(session, settled_before)
     candidates = _by_id(session, Candidate, [row.candidate_id for row in rows])
-    turns = _by_id(session, Turn, [candidate.turn_id for candidate in candidates.values()])
+    turns = _kept_turns(session, [candidate.turn_id for candidate in candidates.values()])
     return [
         _thumb(row, stored_prompt(turns[candidate.turn_id], sides), candidate)
         for row in rows
         if (candidate := candidates[row.candidate_id]).finish_reason != "cancelled"
+        and candidate.turn_id in turns
     ]
 
 
@@ -245,6 +260,23 @@ def _distinct_questions(prompts: Iterable[records.Prompt]) -> list[records.Promp
         if prompt.split != "exam":
             first.setdefault(normalised(prompt.question), prompt)
     return list(first.values())
+
+
+def _kept_turns(session: Session, numbers: Sequence[str]) -> dict[str, Turn]:
+    """These turns without those of deleted conversations."""
+    turns = _by_id(session, Turn, numbers)
+    deleted: set[str] = set()
+    for start in range(0, len(numbers), CHUNK):
+        query = (
+            select(Turn.id)
+            .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
+            .where(
+                col(Turn.id).in_(numbers[start : start + CHUNK]),
+                col(Conversation.deleted_at).is_not(None),
+            )
+        )
+        deleted.update(session.exec(query))
+    return {number: turn for number, turn in turns.items() if number not in deleted}
 
 
 def _by_id(session: Session, kind: type[Row], numbers: Sequence[str]) -> dict[str, Row]:

@@ -1,19 +1,22 @@
 """What people say about answers: comparisons, thumbs and corrected answers.
 
-Every row is one person's word on one thing; a change of mind is a new row that
-replaces the one in force. Rows are flushed here and committed by the caller. What
-training makes of them is evidence.py's.
+Every row is one person's word on one thing; a change of mind or a withdrawal is a new row
+that replaces the one in force. Rows are flushed here and committed by the caller. Votes on
+pairs are voting.py's; what training makes of a row is evidence.py's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from datetime import datetime
 
 import structlog
+from sqlalchemy import update
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
-from service.database import insert_unless_there
+from service.ballots import Ballot, optional_text
+from service.database import changed_rows, insert_unless_there
 from service.errors import ConflictError, InvalidInputError, NotFoundError
 from service.tables import (
     Candidate,
@@ -24,23 +27,29 @@ from service.tables import (
     Thumb,
     Turn,
     new_id,
+    now,
 )
+from service.voting import current_comparisons, vote_on_turn
 from service.wording import content_hash, readable
+
+__all__ = [
+    "change_correction",
+    "current_comparisons",
+    "current_thumbs",
+    "own_correction",
+    "own_thumb",
+    "propose_correction",
+    "record_comparison",
+    "record_thumb",
+    "withdraw_correction",
+    "withdraw_thumb",
+]
 
 log = structlog.get_logger(__name__)
 
-Choice = Literal["A", "B", "tie", "both_bad"]
-Strength = Literal["slightly", "much"]
-
-CHOICES: tuple[Choice, ...] = ("A", "B", "tie", "both_bad")
-STRENGTHS: tuple[Strength, ...] = ("slightly", "much")
 LONGEST_REASON = 100
 LONGEST_COMMENT = 4_000
 LONGEST_ANSWER = 8_000
-LONGEST_DECISION_MS = 24 * 60 * 60 * 1000
-"""A vote that took longer says nothing about how hard it was; it is kept as this."""
-
-Vote = TypeVar("Vote", Comparison, Thumb)
 
 
 def record_comparison(
@@ -51,6 +60,9 @@ def record_comparison(
     strength: str | None = None,
     decision_ms: int | None = None,
     replaces: str | None = None,
+    *,
+    reason: str | None = None,
+    interface: str | None = None,
 ) -> Comparison:
     """Keep this person's choice between the two answers of one of their turns.
 
@@ -59,29 +71,8 @@ def record_comparison(
     ConflictError where it was compared already or `replaces` is not in force, and
     InvalidInputError where there is nothing to compare.
     """
-    _require_one_of("choice", choice, CHOICES)
-    if strength is not None:
-        _require_one_of("strength", strength, STRENGTHS)
-    if strength is not None and choice not in ("A", "B"):
-        raise InvalidInputError(f"strength belongs to a choice of A or B, not to {choice}")
-    sides = _compared_sides(session, _own_turn(session, person, turn_id))
-    row = Comparison(
-        turn_id=turn_id,
-        person_id=person.id,
-        candidate_a_id=sides["A"].id,
-        candidate_b_id=sides["B"].id,
-        choice=choice,
-        strength=strength,
-        decision_ms=_bounded_ms(decision_ms),
-        replaces_id=replaces,
-        simulated=person.kind == "simulated",
-    )
-    _check_replaced(
-        session.get(Comparison, replaces) if replaces else None,
-        replaces,
-        lambda old: old.turn_id == turn_id and old.person_id == person.id,
-    )
-    return _insert_vote(session, row, f"turn {turn_id}")
+    ballot = Ballot(choice, strength, reason, decision_ms, interface)
+    return vote_on_turn(session, person, turn_id, ballot, replaces)
 
 
 def record_thumb(
@@ -101,21 +92,43 @@ def record_thumb(
     if value not in (1, -1):
         raise InvalidInputError(f"value is {value!r}; it must be 1 (up) or -1 (down)")
     candidate, _turn = _own_candidate(session, person, candidate_id)
+    last = _last_thumb(session, person, candidate_id)
+    if replaces is None and last is not None and last.value == 0:
+        replaces = last.id
     row = Thumb(
         candidate_id=candidate.id,
         person_id=person.id,
         value=value,
-        reason=_optional("reason", reason, LONGEST_REASON),
-        comment=_optional("comment", comment, LONGEST_COMMENT),
+        reason=optional_text("reason", reason, LONGEST_REASON),
+        comment=optional_text("comment", comment, LONGEST_COMMENT),
         replaces_id=replaces,
         simulated=person.kind == "simulated",
     )
-    _check_replaced(
-        session.get(Thumb, replaces) if replaces else None,
-        replaces,
-        lambda old: old.candidate_id == candidate_id and old.person_id == person.id,
-    )
-    return _insert_vote(session, row, f"answer {candidate_id}")
+    if replaces is not None:
+        own_thumb(session, person, replaces, candidate_id)
+    return _insert_thumb(session, row)
+
+
+def withdraw_thumb(session: Session, person: Person, thumb_id: str) -> Thumb:
+    """Take a thumb of one's own back: it is in no training from now on.
+
+    NotFoundError for somebody else's, ConflictError where it is not in force any more.
+    """
+    old = own_thumb(session, person, thumb_id)
+    if old.value == 0:
+        return old
+    kept = old.model_dump(include={"candidate_id", "person_id", "simulated"})
+    return _insert_thumb(session, Thumb(**kept, value=0, replaces_id=old.id))
+
+
+def own_thumb(
+    session: Session, person: Person, thumb_id: str, candidate_id: str | None = None
+) -> Thumb:
+    """A thumb this person gave, on that answer where one is named; else NotFoundError."""
+    row = session.get(Thumb, thumb_id)
+    if row is None or row.person_id != person.id or candidate_id not in (None, row.candidate_id):
+        raise NotFoundError(f"you gave no vote {thumb_id!r} here that could be replaced")
+    return row
 
 
 def propose_correction(
@@ -147,30 +160,55 @@ def propose_correction(
     return row
 
 
-def current_comparisons(session: Session) -> Sequence[Comparison]:
-    """The comparisons in force (not replaced by a later one), oldest first."""
-    replaced = select(Comparison.replaces_id).where(col(Comparison.replaces_id).is_not(None))
-    query = select(Comparison).where(col(Comparison.id).not_in(replaced))
-    return session.exec(query.order_by(col(Comparison.created_at), col(Comparison.id))).all()
+def change_correction(
+    session: Session, person: Person, gold_answer_id: str, answer: str
+) -> GoldAnswer:
+    """Word a correction of one's own otherwise, while nobody has decided on it.
+
+    NotFoundError for somebody else's, ConflictError where it was decided on.
+    """
+    text = readable("answer", answer, LONGEST_ANSWER)
+    row = own_correction(session, person, gold_answer_id)
+    undecided = (col(GoldAnswer.id) == row.id, col(GoldAnswer.state) == "proposed")
+    values = {"answer": text, "content_hash": content_hash(row.question, text)}
+    if not changed_rows(session.execute(update(GoldAnswer).where(*undecided).values(**values))):
+        raise ConflictError("somebody has decided on this answer already; propose it anew instead")
+    log.info("correction_changed", gold_answer=row.id)
+    session.refresh(row)
+    return row
 
 
-def current_thumbs(session: Session) -> Sequence[Thumb]:
-    """The thumbs in force (not replaced by a later one), oldest first."""
-    replaced = select(Thumb.replaces_id).where(col(Thumb.replaces_id).is_not(None))
-    query = select(Thumb).where(col(Thumb.id).not_in(replaced))
-    return session.exec(query.order_by(col(Thumb.created_at), col(Thumb.id))).all()
+def withdraw_correction(session: Session, person: Person, gold_answer_id: str) -> GoldAnswer:
+    """Take a correction of one's own back, also one that was accepted: it is in no training from
+    now on. NotFoundError for somebody else's."""
+    row = own_correction(session, person, gold_answer_id)
+    if row.state in ("proposed", "accepted"):
+        row.state, row.updated = "withdrawn", now()
+        session.add(row)
+        session.flush()
+        log.info("correction_withdrawn", gold_answer=row.id)
+    return row
 
 
-def _own_turn(session: Session, person: Person, turn_id: str) -> Turn:
-    query = (
-        select(Turn)
-        .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
-        .where(Turn.id == turn_id, Conversation.person_id == person.id)
+def own_correction(session: Session, person: Person, gold_answer_id: str) -> GoldAnswer:
+    """A correction this person wrote; NotFoundError where there is none."""
+    row = session.get(GoldAnswer, gold_answer_id)
+    if row is None or row.person_id != person.id or row.origin != "correction":
+        raise NotFoundError(f"you wrote no answer {gold_answer_id!r}")
+    return row
+
+
+def current_thumbs(session: Session, settled_before: datetime | None = None) -> Sequence[Thumb]:
+    """The thumbs in force (not replaced or withdrawn), oldest first; with `settled_before` given
+    before that moment."""
+    later = aliased(Thumb)
+    query = select(Thumb).where(
+        Thumb.value != 0, ~select(later.id).where(col(later.replaces_id) == col(Thumb.id)).exists()
     )
-    turn = session.exec(query).first()
-    if turn is None:
-        raise NotFoundError(f"you have no turn {turn_id!r}")
-    return turn
+    if settled_before is not None:
+        # Simulated people undo nothing.
+        query = query.where((col(Thumb.created_at) < settled_before) | col(Thumb.simulated))
+    return session.exec(query.order_by(col(Thumb.created_at), col(Thumb.id))).all()
 
 
 def _own_candidate(session: Session, person: Person, candidate_id: str) -> tuple[Candidate, Turn]:
@@ -186,50 +224,23 @@ def _own_candidate(session: Session, person: Person, candidate_id: str) -> tuple
     return found
 
 
-def _compared_sides(session: Session, turn: Turn) -> dict[str, Candidate]:
-    rows = session.exec(select(Candidate).where(Candidate.turn_id == turn.id)).all()
-    sides = {row.side: row for row in rows}
-    if set(sides) != {"A", "B"}:
-        raise InvalidInputError(
-            f"turn {turn.id} has {len(sides)} answers, not two to compare; give thumbs instead"
-        )
-    if any(row.finish_reason == "cancelled" for row in sides.values()):
-        raise InvalidInputError(
-            f"an answer of turn {turn.id} was stopped before its end; ask again to compare"
-        )
-    return sides
+def _last_thumb(session: Session, person: Person, candidate_id: str) -> Thumb | None:
+    given = select(Thumb).where(Thumb.candidate_id == candidate_id, Thumb.person_id == person.id)
+    rows = session.exec(given).all()
+    replaced = {row.replaces_id for row in rows}
+    return next((row for row in rows if row.id not in replaced), None)
 
 
-def _check_replaced(old: Vote | None, replaces: str | None, is_own: Callable[[Vote], bool]) -> None:
-    if replaces is not None and (old is None or not is_own(old)):
-        raise NotFoundError(f"you gave no vote {replaces!r} here that could be replaced")
-
-
-def _insert_vote(session: Session, row: Vote, target: str) -> Vote:
-    """Insert by one statement, so that of two votes at the same time one is refused."""
+def _insert_thumb(session: Session, row: Thumb) -> Thumb:
+    """Insert by one statement, so that of two at the same time one is refused."""
     if not insert_unless_there(session, row):
         if row.replaces_id is not None:
             raise ConflictError(
                 f"vote {row.replaces_id} was replaced already; name the vote that replaced it"
             )
         raise ConflictError(
-            f"you voted on {target} already; to change it, give the id of that vote as `replaces`"
+            f"you voted on answer {row.candidate_id} already; to change it, give the id of that "
+            "vote as `replaces`"
         )
-    kind = type(row)
-    log.info("vote_recorded", kind=kind.__tablename__, vote=row.id, simulated=row.simulated)
-    return session.get_one(kind, row.id)
-
-
-def _require_one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
-
-
-def _optional(name: str, text: str | None, longest: int) -> str | None:
-    if text is None or not text.strip():
-        return None
-    return readable(name, text, longest)
-
-
-def _bounded_ms(value: int | None) -> int | None:
-    return None if value is None else max(0, min(value, LONGEST_DECISION_MS))
+    log.info("vote_recorded", kind="thumb", vote=row.id, simulated=row.simulated)
+    return session.get_one(Thumb, row.id)

@@ -68,6 +68,7 @@ def work(run_dir: Path) -> int:
         # Before the engine is loaded, which takes a while: a wrong signal is told at once.
         signals = read_signals(run_dir)
         rlhf_engine.train(run_dir, signals)
+        rlhf_engine.score_disagreement(run_dir)
     except rlhf_engine.Cancelled:
         log.info("run_cancelled", run=run_dir.name)
         return CANCELLED

@@ -9,18 +9,34 @@ from litestar import post
 from litestar.params import FromPath, JSONBody
 
 from service import feedback
+from service.ballots import Ballot
 from service.database import session
+from service.voting import vote_on_turn
 from service.web.parts import GivenParts
+from service.web.rights import needs
 from service.web.sessions import GivenPerson
 
 
-class ComparisonVote(msgspec.Struct, forbid_unknown_fields=True):
-    """A choice between the two answers of a turn. `decision_ms` is the time it took, from both
-    answers shown; `replaces` the id of one's comparison in force, to change it."""
+class BallotBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A choice between two answers. `decision_ms` is the time it took, from both answers shown;
+    `interface` says which page of which version it was given on. A skip is kept and trains
+    nothing."""
 
-    choice: Literal["A", "B", "tie", "both_bad"]
+    choice: Literal["A", "B", "tie", "both_bad", "skip"]
     strength: Literal["slightly", "much"] | None = None
+    reason: str | None = None
     decision_ms: int | None = None
+    interface: str | None = None
+
+    def ballot(self) -> Ballot:
+        """As it is checked and kept."""
+        return Ballot(self.choice, self.strength, self.reason, self.decision_ms, self.interface)
+
+
+class ComparisonVote(BallotBody, forbid_unknown_fields=True):
+    """A choice between the two answers of a turn; `replaces` is the id of one's comparison in
+    force, to change it."""
+
     replaces: str | None = None
 
 
@@ -45,19 +61,35 @@ class Recorded(msgspec.Struct):
     id: str
 
 
-@post("/api/turns/{turn_id:str}/comparison", tags=["Feedback"], sync_to_thread=True)
+class Voted(Recorded):
+    """A vote. For `undo_s` seconds it can be undone without a trace in training; both versions
+    are told after that."""
+
+    undo_s: float
+
+
+@post(
+    "/api/turns/{turn_id:str}/comparison",
+    tags=["Feedback"],
+    security=needs("employee", "feedback"),
+    sync_to_thread=True,
+)
 def compare(
     person: GivenPerson, parts: GivenParts, turn_id: FromPath[str], data: JSONBody[ComparisonVote]
-) -> Recorded:
+) -> Voted:
     """Choose between the two answers of a turn of one's own."""
+    undo_s = parts.settings.voting.undo_s
     with session(parts.database) as opened:
-        row = feedback.record_comparison(
-            opened, person, turn_id, data.choice, data.strength, data.decision_ms, data.replaces
-        )
-    return Recorded(row.id)
+        row = vote_on_turn(opened, person, turn_id, data.ballot(), data.replaces, undo_s)
+    return Voted(row.id, undo_s)
 
 
-@post("/api/candidates/{candidate_id:str}/thumb", tags=["Feedback"], sync_to_thread=True)
+@post(
+    "/api/candidates/{candidate_id:str}/thumb",
+    tags=["Feedback"],
+    security=needs("employee", "feedback"),
+    sync_to_thread=True,
+)
 def thumb(
     person: GivenPerson, parts: GivenParts, candidate_id: FromPath[str], data: JSONBody[ThumbVote]
 ) -> Recorded:
@@ -69,7 +101,12 @@ def thumb(
     return Recorded(row.id)
 
 
-@post("/api/candidates/{candidate_id:str}/correction", tags=["Feedback"], sync_to_thread=True)
+@post(
+    "/api/candidates/{candidate_id:str}/correction",
+    tags=["Feedback"],
+    security=needs("employee", "feedback"),
+    sync_to_thread=True,
+)
 def correct(
     person: GivenPerson, parts: GivenParts, candidate_id: FromPath[str], data: JSONBody[Correction]
 ) -> Recorded:
