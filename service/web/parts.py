@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from sqlalchemy import Engine
 
 from service.answering import Answering
+from service.feedback_figures import FeedbackFigures
 from service.known_askers import KnownAskers
 from service.leaderboard import Leaderboards
 from service.serving import Serving
@@ -26,6 +27,7 @@ class Parts:
     answering: Answering
     swapper: Swapper
     askers: KnownAskers = field(default_factory=KnownAskers)
+    figures: FeedbackFigures = field(default_factory=FeedbackFigures)
     leaderboards: Leaderboards = field(default_factory=Leaderboards)
 
 
