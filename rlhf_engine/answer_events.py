@@ -77,3 +77,9 @@ class EngineStats:
     """False where only a new start helps; an engine that waits for another machine is alive."""
     round_s: float = 0.0
     """Seconds for which the engine has been in its present round of work; 0 where it rests."""
+    slots: int = 16
+    """Answers that can be drawn at once."""
+    taken: int = 0
+    """Answers asked for, waiting or active."""
+    reading: int = 0
+    """Jobs whose prompts are read one after the other, or will be when their turn comes."""

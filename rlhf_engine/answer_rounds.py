@@ -45,7 +45,12 @@ class AnswerRounds:
     @property
     def room(self) -> int:
         """How many answers more may begin."""
-        return self._max_rows - sum(active.size for active in self._active)
+        return self._max_rows - sum(active.size for active in list(self._active))
+
+    @property
+    def reading(self) -> int:
+        """How many jobs' prompts are still to be read."""
+        return sum(active.reads for active in list(self._active))
 
     def admit(self, job: Job) -> None:
         """Begin a job; there must be room for it."""

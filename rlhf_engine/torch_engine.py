@@ -185,11 +185,18 @@ class TorchEngine:
                 using={version: self._using[version] for version in self._adapters},
                 alive=alive,
                 round_s=0.0 if began is None else time.monotonic() - began,
+                slots=self._max_rows,
+                taken=self._taken(),
+                reading=0 if self._rounds is None else self._rounds.reading,
             )
 
     @property
     def _jobs(self) -> int:
         return 0 if self._rounds is None else self._rounds.jobs
+
+    def _taken(self) -> int:
+        room = self._max_rows if self._rounds is None else self._rounds.room
+        return self._max_rows - room + sum(len(job.request.seeds) for job in self._waiting)
 
     def _check_room(self, versions: Sequence[str]) -> None:
         check_loaded(versions, self._adapters, accepting=self._accepting)

@@ -10,19 +10,20 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from time import monotonic
 
 import structlog
 
+from rlhf_engine.answer_events import EngineStats
 from service.errors import OverloadedError, TooManyTurnsError
+from service.pace import Pace, is_calm
 from service.serving import NotReadyError, Serving
 from service.settings import AnswerSettings
 
 UNKNOWN_S = 5
 """What is told before any answer ended, when nothing is known of the speed."""
 LONGEST_RETRY_S = 120
-WEIGHT = 0.2
-"""Of the newest turn in the running means."""
 TOLD_EVERY_S = 10.0
 """Refusals are logged together this often: each alone would make them expensive."""
 
@@ -30,14 +31,13 @@ log = structlog.get_logger(__name__)
 
 
 class Admission:
-    """Who is being answered, and how long answers take lately."""
+    """Who is being answered, and whether one more would be soon enough."""
 
     def __init__(self, limits: AnswerSettings, serving: Serving) -> None:
         self._limits, self._serving = limits, serving
         self._running: Counter[str] = Counter()
-        self._preparing = 0
-        self._busy_s: float | None = None
-        self._total_s: float | None = None
+        self._preparing: list[int] = []
+        self._pace = Pace()
         self._refused = 0
         self._told_at = -TOLD_EVERY_S
         self.closed = False
@@ -48,47 +48,57 @@ class Admission:
         """How many questions entered and have not left."""
         return self._running.total()
 
-    def check(self, person_id: str | None = None) -> None:
-        """Do nothing where a question can be taken, else raise.
+    def check(self, person_id: str | None = None, answers: int = 1) -> None:
+        """Do nothing where a question for so many answers can be taken, else raise.
 
         NotReadyError while nothing is loaded or the server stops, OverloadedError where as many
-        wait as may, TooManyTurnsError where this person has as many turns on their way as one
-        may; None leaves the last one out.
+        wait as may or the first token would come too late, TooManyTurnsError where this person
+        has as many turns on their way as one may; None leaves the last one out.
         """
         if self.closed:
             raise NotReadyError("the server is stopping; ask again in a moment")
         if not self._serving.ready:
             raise NotReadyError(self._serving.waits_for)
-        if self._waiting() >= self._limits.max_waiting:
-            raise self.overloaded()
+        stats = self._stats()
+        too_many = stats.waiting >= self._limits.max_waiting
+        if too_many or self._pace.is_late(stats, answers, self._limits.slowest_first_token):
+            raise self.overloaded(answers)
         most = self._limits.max_per_person
         if person_id is not None and self._running[person_id] >= most:
             self._count_refusal()
             raise TooManyTurnsError(
                 f"{most} of your questions are being answered already; wait for one to end",
-                self._seconds(self._total_s),
+                self._seconds(self._pace.turn_s()),
             )
 
-    def overloaded(self) -> OverloadedError:
-        """The refusal of a question because others wait, with when to try again."""
+    def overloaded(self, answers: int = 1) -> OverloadedError:
+        """The refusal of a question because of others, with when to try again."""
         self._count_refusal()
+        stats = self._stats()
+        busy = (
+            f"{stats.waiting} questions wait already"
+            if stats.waiting
+            else "as many questions are being answered as can be at once"
+        )
         return OverloadedError(
-            f"{self._waiting()} questions wait already; try again in a moment", self._queue_s()
+            f"{busy}; try again in a moment", self._seconds(self._pace.wait_s(stats, answers))
         )
 
-    def enter(self, person_id: str) -> None:
-        """Take a question, from now until `leave`; raises as `check` does."""
-        self.check(person_id)
+    def enter(self, person_id: str, answers: int) -> bool:
+        """Take a question, from now until `leave`; raises as `check` does. Returns whether it
+        came at a calm time, for `learn`."""
+        self.check(person_id, answers)
         self._running[person_id] += 1
+        return is_calm(self._stats())
 
     @contextmanager
-    def preparing(self) -> Iterator[None]:
+    def preparing(self, answers: int) -> Iterator[None]:
         """Count a question as waiting until it is in the engine."""
-        self._preparing += 1
+        self._preparing.append(answers)
         try:
             yield
         finally:
-            self._preparing -= 1
+            self._preparing.remove(answers)
 
     def leave(self, person_id: str) -> None:
         """A question that entered is over."""
@@ -96,21 +106,19 @@ class Admission:
         if not self._running[person_id]:
             del self._running[person_id]
 
-    def learn(self, busy_s: float, total_s: float) -> None:
-        """A turn ended: seconds from its first token, and from its question."""
-        self._busy_s = _mean(self._busy_s, busy_s)
-        self._total_s = _mean(self._total_s, total_s)
+    def learn(self, first_s: float, busy_s: float, *, calm: bool) -> None:
+        """A turn ended: seconds from its question to its first token, and from there on."""
+        self._pace.learn(first_s, busy_s, calm=calm)
 
-    def _waiting(self) -> int:
-        stats = self._serving.stats()
-        return self._preparing + (stats.waiting if stats is not None else 0)
-
-    def _queue_s(self) -> int:
-        """When those who wait now will have begun, at the speed of lately."""
-        stats = self._serving.stats()
-        if self._busy_s is None or stats is None:
-            return UNKNOWN_S
-        return self._seconds(self._waiting() * self._busy_s / max(1, stats.active))
+    def _stats(self) -> EngineStats:
+        """The engine's, with the questions that are about to be in it."""
+        stats: EngineStats = self._serving.stats()
+        return replace(
+            stats,
+            waiting=stats.waiting + len(self._preparing),
+            reading=stats.reading + len(self._preparing),
+            taken=stats.taken + sum(self._preparing),
+        )
 
     def _count_refusal(self) -> None:
         self._refused += 1
@@ -122,7 +130,3 @@ class Admission:
         if estimate is None:
             return UNKNOWN_S
         return min(LONGEST_RETRY_S, max(1, math.ceil(estimate)))
-
-
-def _mean(old: float | None, new: float) -> float:
-    return new if old is None else old + WEIGHT * (new - old)

@@ -104,13 +104,13 @@ class Answering:
         answers = _answers(options.answers, compare)
         continues = conversation_id is not None
         with contextlib.ExitStack() as release:
-            self._admission.enter(person.id)
+            calm = self._admission.enter(person.id, answers)
             release.callback(self._admission.leave, person.id)
             leases = self._serving.lease_answers(
                 answers, options.version, turn.conversation_id, compared=compare
             )
             release.callback(self._give_back, leases)
-            with self._admission.preparing():
+            with self._admission.preparing(answers):
                 turn.prompt = await asyncio.to_thread(
                     rendered_prompt,
                     self._database,
@@ -125,7 +125,7 @@ class Answering:
             release.callback(asked.cancel)
             # Written while the engine already reads the prompt: the first token comes sooner.
             await asyncio.to_thread(write_turn, self._database, person.id, turn, continues)
-            self._begin(asked, release.pop_all())
+            self._begin(asked, release.pop_all(), calm=calm)
         return asked
 
     async def told(self, person: Person, turn_id: str, after: int = 0) -> TurnBuffer:
@@ -188,9 +188,9 @@ class Answering:
                 versions=asked.version_ids,
             )
         except rlhf_engine.QueueFullError as error:
-            raise self._admission.overloaded() from error
+            raise self._admission.overloaded(len(asked.rows)) from error
 
-    def _begin(self, asked: AskedTurn, release: contextlib.ExitStack) -> None:
+    def _begin(self, asked: AskedTurn, release: contextlib.ExitStack, *, calm: bool) -> None:
         turn = asked.turn
         asked.buffer.add(
             TurnStarted(
@@ -203,12 +203,12 @@ class Answering:
         )
         self._turns[turn.id] = asked
         asked.watch(self._settings.answers.longest_wait_s)
-        follower = asyncio.create_task(self._follow(asked, release))
+        follower = asyncio.create_task(self._follow(asked, release, calm=calm))
         self._followers.add(follower)
         follower.add_done_callback(self._followers.discard)
         log.info("turn_began", turn=turn.id, versions=asked.version_ids, compared=turn.compared)
 
-    async def _follow(self, asked: AskedTurn, release: contextlib.ExitStack) -> None:
+    async def _follow(self, asked: AskedTurn, release: contextlib.ExitStack, *, calm: bool) -> None:
         try:
             await self._keeper.follow(asked)
         finally:
@@ -216,8 +216,8 @@ class Answering:
             self._keep_for_a_while(asked.turn_id)
         first_ms = asked.first_token_ms()
         if asked.ending is None and first_ms is not None:
-            total_ms = asked.elapsed_ms()
-            self._admission.learn((total_ms - first_ms) / 1000, total_ms / 1000)
+            busy_ms = asked.elapsed_ms() - first_ms
+            self._admission.learn(first_ms / 1000, busy_ms / 1000, calm=calm)
 
     def _keep_for_a_while(self, turn_id: str) -> None:
         loop = asyncio.get_running_loop()

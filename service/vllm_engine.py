@@ -168,6 +168,9 @@ class VllmEngine:
                 failed=self._failed,
                 tokens=self._tokens + sum(job.tokens for job in self._active),
                 using={handle: self._using[handle] for handle in self._loaded},
+                # Counted in jobs, as many as `max_active` bounds.
+                slots=self._settings.max_active,
+                taken=len(self._active) + len(self._waiting),
             )
 
     def _check_room(self, versions: Sequence[str]) -> None:

@@ -201,7 +201,7 @@ def main(argv: Sequence[str]) -> int:
     begin()
     with tempfile.TemporaryDirectory(prefix="heed-overload-") as folder:
         base = base_of(arguments.size, arguments.base, Path(folder))
-        answers = {"max_new_tokens": arguments.answer_tokens}
+        answers = {"max_new_tokens": arguments.answer_tokens, "slowest_first_token": SLOWER}
         with served(settings_for(base, Path(folder) / "home", answers)) as server:
             rate, loads, back_s, after = asyncio.run(measured(server, arguments.seconds))
     print(f"{arguments.size}: {rate:.2f} answers a second of {arguments.answer_tokens} tokens")

@@ -42,7 +42,8 @@ class Server:
 def settings_for(
     base: Path, home: Path, answers: dict[str, Any], *, dtype: str = "auto", threads: int = 0
 ) -> Settings:
-    """Settings of a deployment where nothing is scheduled and every visitor operates.
+    """Settings of a deployment where nothing is scheduled, every visitor operates, and no question
+    is refused for coming at the same time as others, unless `answers` say otherwise.
 
     `threads` 0 takes the default, half the cores.
     """
@@ -57,7 +58,7 @@ def settings_for(
         sync_schedule="",
         cleanup_schedule="",
         training=TrainingSettings(schedule=""),
-        answers=AnswerSettings(**answers),
+        answers=AnswerSettings(**{"slowest_first_token": 1000, **answers}),
         log_format="json",
     )
 

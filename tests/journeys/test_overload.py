@@ -150,10 +150,13 @@ def test_the_estimate_follows_queue_and_speed(small: Callable[..., Any]) -> None
         began = time.perf_counter()
         first.ask(QUESTION)
         took_s = time.perf_counter() - began
-        visitors = [served.visitor() for _ in range(3)]
-        with asking(visitors[:2]):
-            response, _ = refusal(visitors[2])
+        second, third = served.visitor(), served.visitor()
+        with asking([second]) as (accepted,):
+            assert accepted.status_code == 200
+            # Nobody waits, but whoever did would wait for a whole answer.
+            response, _ = refusal(third)
         assert response.status_code == 503
+        assert "as can be at once" in response.json()["detail"]
         assert 1 <= int(response.headers["retry-after"]) <= took_s + 2
 
 

@@ -1,0 +1,66 @@
+"""How quickly questions are answered lately, and how soon one more would begin to be.
+
+What is normal is learned from questions that found at least half of the engine free. So the
+measure fits any engine and machine, and an overload does not become the norm.
+"""
+
+from __future__ import annotations
+
+from rlhf_engine.answer_events import EngineStats
+
+WEIGHT = 0.2
+"""Of the newest turn in the running means."""
+P95 = 2.0
+"""A first token that is later than nineteen of twenty takes about so many times the mean, while
+half of what can be answered is asked."""
+
+
+class Pace:
+    """Running means over turns; seconds."""
+
+    def __init__(self) -> None:
+        self._first_s: float | None = None
+        self._busy_s: float | None = None
+
+    def learn(self, first_s: float, busy_s: float, *, calm: bool) -> None:
+        """A turn ended: seconds to its first token, and from there on. `calm` says that it came
+        while at least half of the engine was free."""
+        if calm:
+            self._first_s = _mean(self._first_s, first_s)
+        self._busy_s = _mean(self._busy_s, busy_s)
+
+    def turn_s(self) -> float | None:
+        """How long a turn takes that need not wait; None while nothing is known."""
+        if self._first_s is None or self._busy_s is None:
+            return None
+        return self._first_s + self._busy_s
+
+    def wait_s(self, stats: EngineStats, answers: int) -> float | None:
+        """Until there will be room for so many answers more; 0 where there is, None where there
+        is none and nothing is known of the speed."""
+        missing = stats.taken + min(answers, stats.slots) - stats.slots
+        if missing <= 0:
+            return 0.0
+        turn_s = self.turn_s()
+        # Turns began at different times, so their slots become free one after the other.
+        return None if turn_s is None else missing * turn_s / stats.slots
+
+    def is_late(self, stats: EngineStats, answers: int, times: float) -> bool:
+        """Whether a first token would probably come later than `times` what is normal; False
+        while nothing is known."""
+        wait_s = self.wait_s(stats, answers)
+        if self._first_s is None or wait_s is None:
+            return False
+        if wait_s:
+            return wait_s > (times - 1) * self._first_s
+        # Prompts are made and read one after the other.
+        return 1 + stats.reading > times * P95
+
+
+def is_calm(stats: EngineStats) -> bool:
+    """Whether at least half of the engine is free."""
+    return 2 * stats.taken <= stats.slots
+
+
+def _mean(old: float | None, new: float) -> float:
+    return new if old is None else old + WEIGHT * (new - old)
