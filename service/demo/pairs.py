@@ -15,6 +15,7 @@ from sqlmodel import Session, col, select
 
 import rlhf_engine
 from rlhf_engine.records import to_json
+from service import vote_pairs
 from service.database import session
 from service.demo import engine_job
 from service.demo.voter import vote
@@ -152,3 +153,4 @@ def keep_turn(
             )
         )
     opened.flush()
+    vote_pairs.keep(opened, turn, person.id, vote_pairs.Pairing(True, "simulated", 1.0))

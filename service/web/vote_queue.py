@@ -16,7 +16,7 @@ from service.vote_offers import OfferedAnswers
 from service.vote_pairs import budget_left
 from service.voting_figures import OwnVoting, own_voting
 from service.voting_queue import Voter
-from service.web.parts import GivenParts, Parts
+from service.web.parts import GivenParts
 from service.web.rights import needs
 from service.web.sessions import GivenPerson
 from service.web.voting import BallotBody, Voted
@@ -50,7 +50,7 @@ def next_pair(person: GivenPerson, parts: GivenParts) -> NextPair:
     """The pair that one's vote would teach the most about; it is lent to nobody else for five
     minutes. Nothing tells which version wrote which answer."""
     with session(parts.database) as opened:
-        offer = voting_queue.next_offer(opened, _voter(person, parts), parts.settings.voting)
+        offer = voting_queue.next_offer(opened, _voter(person), parts.settings.voting)
     return NextPair(offer)
 
 
@@ -80,7 +80,7 @@ def voting_figures(person: GivenPerson, parts: GivenParts) -> VotingFigures:
     """How much one voted, how steadily, and how like others."""
     voting = parts.settings.voting
     with session(parts.database) as opened:
-        waiting = voting_queue.waiting_for(opened, _voter(person, parts), voting, MOST_COUNTED)
+        waiting = voting_queue.waiting_for(opened, _voter(person), voting, MOST_COUNTED)
         return VotingFigures(
             waiting=min(waiting, MOST_COUNTED),
             left_today=budget_left(opened, person.id, voting.comparisons_a_day),
@@ -101,5 +101,5 @@ def list_checks(reviewer: GivenPerson, parts: GivenParts) -> list[CheckedPerson]
         return vote_checks.checked_people(opened)
 
 
-def _voter(person: Person, parts: Parts) -> Voter:
+def _voter(person: Person) -> Voter:
     return Voter(person, EVERYBODY, may(person.role, "reviewer"))
