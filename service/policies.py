@@ -115,6 +115,11 @@ def canary_counts(session: Session) -> dict[str, int]:
     return dict(session.exec(counted.group_by(Candidate.version_id)).all())
 
 
+def numbers(session: Session) -> dict[str, int]:
+    """The number that people read, of each version by its id."""
+    return dict(session.exec(select(PolicyVersion.id, PolicyVersion.number)).all())
+
+
 def live_version(session: Session) -> PolicyVersion:
     """The version now in service; NotFoundError before the base policy is registered."""
     version = aliased(session, "live")
@@ -261,8 +266,9 @@ def _promotable(session: Session, version_id: str) -> PolicyVersion:
         raise ConflictError(f"version {version.number} is live already")
     if version.state == "rejected":
         raise PromotionError(
-            f"version {version.number} was rejected by its gate (run {version.run_id}); "
-            "train again with more evidence, or change the gate in training.plan"
+            f"version {version.number} was rejected by its gate, or by a person (run "
+            f"{version.run_id}); train again with more evidence, or change the gate in "
+            "training.plan"
         )
     return version
 

@@ -157,6 +157,13 @@ def last_due(trigger: CronTrigger, at: datetime) -> datetime | None:
     return None
 
 
+def next_due(settings: Settings, job: str, at: datetime) -> datetime | None:
+    """The next due time after `at`; None for a job without a schedule."""
+    trigger = _triggers(settings).get(job)
+    due: datetime | None = trigger.get_next_fire_time(None, at) if trigger else None
+    return due.astimezone(UTC) if due else None
+
+
 def cron(setting: str, expression: str) -> CronTrigger:
     """The trigger of a cron expression in UTC; SettingsError, naming `setting`, if it is none."""
     fields = expression.split()

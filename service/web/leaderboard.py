@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import get
-from litestar.params import QueryParameter
+from litestar.params import FromQuery, QueryParameter
 
 from service import leaderboard
 from service.rating_math import EVEN, Share
@@ -80,7 +80,7 @@ class Leaderboard(msgspec.Struct):
 def show_leaderboard(
     reviewer: GivenPerson,  # noqa: ARG001 - for reviewers
     parts: GivenParts,
-    raters: Raters = "people",
+    raters: FromQuery[Raters] = "people",
     days: Annotated[int | None, QueryParameter(ge=1, le=3650)] = None,
 ) -> Leaderboard:
     """The leaderboard by people's votes, or by simulated raters' alone; of the last days, or of

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from litestar import get, post
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 from sqlmodel import Session, col, func, select
 
 import rlhf_engine
@@ -169,7 +169,7 @@ class Decision(msgspec.Struct, forbid_unknown_fields=True):
 def list_runs(
     reviewer: GivenPerson,  # noqa: ARG001 - for reviewers
     parts: GivenParts,
-    after: str | None = None,
+    after: FromQuery[str | None] = None,
 ) -> Runs:
     """The newest runs, what people have said so far, and when the scheduler looks next."""
     with session(parts.database) as opened:
