@@ -17,6 +17,7 @@ from service.commands.terminal import (
     settings_for_command,
     steps,
     table,
+    user,
     warn,
 )
 from service.errors import SettingsError
@@ -123,17 +124,27 @@ def export(
         Literal["preference", "unpaired", "prompt-completion"],
         typer.Argument(metavar="KIND", help="Which of TRL's conversational forms."),
     ],
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write (JSON lines).")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="File to write: .jsonl or .parquet.")
+    ],
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="With simulated people's rows, marked as such.")
+    ] = False,
 ) -> None:
-    """Write the feedback as JSON lines in TRL's forms."""
+    """Write the feedback in TRL's forms, as JSON lines or Parquet."""
     settings = settings_for_command()
+    from service import audit
     from service.database import check_schema, open_database, session
     from service.export import export_feedback
 
     engine = open_database(settings.database)
     check_schema(engine)
+    count = export_feedback(
+        engine, kind, path, simulated=simulated, passages=settings.answers.passages
+    )
     with session(engine) as opened:
-        count = export_feedback(opened, kind, path)
+        audit.record(opened, user(), "export.made", f"export:{kind}", rows=count)
+    engine.dispose()
     say(f"{count} rows written to {path}")
     if count == 0:
         raise typer.Exit(NOTHING_TO_DO)

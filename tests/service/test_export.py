@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import io
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import Engine
+from sqlmodel import col, update
 
 from plugins.contract import Complete, GoldPair
+from service import audit, export, training_export
+from service.corrections import accept
 from service.database import session
 from service.errors import InvalidInputError
 from service.export import export_feedback
-from service.feedback import record_comparison, record_thumb
-from tests.service.conversations import make_talk
+from service.feedback import (
+    propose_correction,
+    record_comparison,
+    record_thumb,
+    withdraw_thumb,
+)
+from service.tables import Conversation, now
+from tests.service.conversations import BASE, make_talk
 from tests.service.sources import Shelf, store
+from tests.service.web_client import Caller, web_app
 
 
 def exported(engine: Engine, kind: str, path: Path) -> list[dict[str, Any]]:
-    with session(engine) as opened:
-        count = export_feedback(opened, kind, path)
+    count = export_feedback(engine, kind, path, simulated=True)
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == count
     return rows
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vote cannot be undone any more as soon as it is given."""
+    monkeypatch.setattr(training_export, "UNDONE_WITHIN", timedelta(0))
 
 
 def said(text: str) -> list[dict[str, str]]:
@@ -31,9 +49,9 @@ def said(text: str) -> list[dict[str, str]]:
 
 
 def test_comparisons_with_a_winner_are_preferences(engine: Engine, tmp_path: Path) -> None:
-    won, tied = make_talk(engine, kind="simulated"), make_talk(engine)
+    won, tied = make_talk(engine), make_talk(engine)
     with session(engine) as opened:
-        record_comparison(opened, won.person, won.turn, "B", "slightly")
+        vote = record_comparison(opened, won.person, won.turn, "B", "slightly").id
         record_comparison(opened, tied.person, tied.turn, "tie")
     [row] = exported(engine, "preference", tmp_path / "preference.jsonl")
     assert [message["role"] for message in row["prompt"]] == ["system", "user"]
@@ -44,7 +62,9 @@ def test_comparisons_with_a_winner_are_preferences(engine: Engine, tmp_path: Pat
         said("Ask somebody else."),
         said("There are 25."),
     )
-    assert (row["strength"], row["simulated"]) == ("slightly", True)
+    assert (row["strength"], row["margin"], row["simulated"]) == ("slightly", 0.0, False)
+    assert (row["vote_id"], row["turn_id"]) == (vote, won.turn)
+    assert row["chosen_version"] == row["rejected_version"] == BASE
 
 
 def test_thumbs_and_bad_pairs_are_unpaired(engine: Engine, tmp_path: Path) -> None:
@@ -88,12 +108,100 @@ def test_exam_questions_are_left_out_of_every_kind(engine: Engine, tmp_path: Pat
 
 
 def test_an_unknown_kind_is_refused(engine: Engine, tmp_path: Path) -> None:
-    with session(engine) as opened, pytest.raises(InvalidInputError, match="prompt-completion"):
-        export_feedback(opened, "dpo", tmp_path / "out.jsonl")
+    with pytest.raises(InvalidInputError, match="prompt-completion"):
+        export_feedback(engine, "dpo", tmp_path / "out.jsonl")
+    with pytest.raises(InvalidInputError, match="parquet"):
+        export_feedback(engine, "preference", tmp_path / "out.csv", form="csv")
     assert list(tmp_path.glob("out*")) == []
 
 
 def test_a_path_that_cannot_be_written_is_explained(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with session(engine) as opened, pytest.raises(InvalidInputError, match="cannot be written"):
-        export_feedback(opened, "preference", tmp_path / "file" / "out.jsonl")
+    with pytest.raises(InvalidInputError, match="cannot be written"):
+        export_feedback(engine, "preference", tmp_path / "file" / "out.jsonl")
+
+
+def test_simulated_rows_are_left_out_unless_asked_for(engine: Engine, tmp_path: Path) -> None:
+    talk = make_talk(engine, kind="simulated")
+    with session(engine) as opened:
+        record_comparison(opened, talk.person, talk.turn, "A", "much")
+        record_thumb(opened, talk.person, talk.candidate_a, 1)
+    for kind in ("preference", "unpaired"):
+        assert export_feedback(engine, kind, tmp_path / "out.jsonl") == 0
+        [row] = exported(engine, kind, tmp_path / "out.jsonl")
+        assert row["simulated"] is True
+
+
+def test_what_was_taken_back_or_deleted_or_can_be_undone_is_left_out(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_back, deleted, young = (make_talk(engine) for _ in range(3))
+    with session(engine) as opened:
+        thumb = record_thumb(opened, taken_back.person, taken_back.candidate_a, 1)
+        withdraw_thumb(opened, taken_back.person, thumb.id)
+        vote = record_comparison(opened, taken_back.person, taken_back.turn, "A")
+        record_comparison(opened, taken_back.person, taken_back.turn, "skip", replaces=vote.id)
+        record_comparison(opened, deleted.person, deleted.turn, "A")
+        record_thumb(opened, deleted.person, deleted.candidate_a, 1)
+        opened.execute(
+            update(Conversation)
+            .where(col(Conversation.person_id) == deleted.person.id)
+            .values(deleted_at=now())
+        )
+    for kind in ("preference", "unpaired"):
+        assert exported(engine, kind, tmp_path / "out.jsonl") == []
+    with session(engine) as opened:
+        record_comparison(opened, young.person, young.turn, "A")
+    assert len(exported(engine, "preference", tmp_path / "out.jsonl")) == 1
+    monkeypatch.setattr(training_export, "UNDONE_WITHIN", timedelta(minutes=1))
+    assert exported(engine, "preference", tmp_path / "out.jsonl") == []
+
+
+@pytest.mark.parametrize("kind", ["preference", "unpaired", "prompt-completion"])
+def test_parquet_holds_the_same_rows(
+    engine: Engine, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_export, "CHUNK", 2)
+    monkeypatch.setattr(export, "BATCH", 2)
+    give_feedback(engine)
+    rows = exported(engine, kind, tmp_path / "out.jsonl")
+    path = tmp_path / "out.parquet"
+    assert export_feedback(engine, kind, path, simulated=True) == len(rows) == 5
+    assert pq.read_table(path).to_pylist() == rows
+
+
+def test_a_file_without_rows_is_whole(engine: Engine, tmp_path: Path) -> None:
+    assert export_feedback(engine, "preference", tmp_path / "none.parquet") == 0
+    table = pq.read_table(tmp_path / "none.parquet")
+    assert (table.num_rows, table.column_names[:3]) == (0, ["prompt", "chosen", "rejected"])
+
+
+def test_reviewers_fetch_the_file_and_that_is_recorded(engine: Engine, tmp_path: Path) -> None:
+    give_feedback(engine)
+    path = tmp_path / "out.jsonl"
+    export_feedback(engine, "preference", path)
+    with web_app(engine, tmp_path) as app:
+        caller = Caller(app)
+        fetched = caller.get("/api/export/preference")
+        assert fetched.content == path.read_bytes()
+        assert "heed-preference.jsonl" in fetched.headers["content-disposition"]
+        parquet = caller.get("/api/export/preference", form="parquet").content
+        assert pq.read_table(io.BytesIO(parquet)).num_rows == 5
+        assert caller.get("/api/export/dpo").status_code == 422
+        assert caller.get("/api/export/preference", form="csv").status_code == 400
+    with session(engine) as opened:
+        assert len(audit.entries(opened, action="export.made")) == 2
+    with web_app(engine, tmp_path, visitors="employee") as app:
+        assert Caller(app).get("/api/export/preference").status_code == 403
+
+
+def give_feedback(engine: Engine, count: int = 5) -> None:
+    """Comparisons, thumbs and accepted corrections of people, `count` of each."""
+    for number in range(count):
+        talk = make_talk(engine, f"What is rule number {number}?", (f"Rule {number}.", "None."))
+        with session(engine) as opened:
+            strength = (None, "slightly", "much")[number % 3]
+            record_comparison(opened, talk.person, talk.turn, "AB"[number % 2], strength)
+            record_thumb(opened, talk.person, talk.candidate_a, (1, -1)[number % 2])
+            row = propose_correction(opened, talk.person, talk.candidate_a, f"It is {number}.")
+            accept(opened, row.id, "Grace")

@@ -1,0 +1,228 @@
+"""The feedback as rows in TRL's conversational forms, a chunk at a time, with where each came from.
+
+Left out, always: questions of evaluation sources, so that nobody trains on the exam; votes that
+were replaced, taken back or can still be undone; what belongs to a deleted conversation; hidden
+checks, which are no votes. Simulated people's rows are marked, and there only if asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import aliased
+from sqlmodel import Session, col, select
+
+from rlhf_engine.records import Demonstration, Prompt
+from rlhf_engine.render import messages
+from rlhf_engine.snapshot import normalised
+from service.database import session
+from service.evidence import Sides, read_sides, stored_prompt
+from service.keyset import Place, oldest_first
+from service.retrieval import retrieve
+from service.tables import Candidate, Comparison, Conversation, GoldAnswer, Thumb, Turn, now
+
+Kind = Literal["preference", "unpaired", "prompt-completion"]
+KINDS: tuple[Kind, ...] = ("preference", "unpaired", "prompt-completion")
+
+CHUNK = 200
+"""Rows of the database in memory at once."""
+UNDONE_WITHIN = timedelta(seconds=10)
+"""A person's vote younger than this can still be undone."""
+MARGINS: dict[str | None, float] = {"slightly": 0.0, None: 0.25, "much": 0.5}
+"""By how much the chosen answer's score should exceed the other's, by the strength of the choice;
+those that Heed's own reward model is trained with."""
+
+Line = dict[str, Any]
+Row = TypeVar("Row", Comparison, Thumb, GoldAnswer)
+
+
+def exported_rows(
+    database: Engine, kind: Kind, *, simulated: bool = False, passages: int
+) -> Iterator[Line]:
+    """The rows of one kind, oldest first.
+
+    "preference" holds comparisons with a winner (DPO, reward models), "unpaired" thumbs and
+    answers of pairs that were both bad (KTO), "prompt-completion" the accepted gold answers
+    (SFT), with `passages` passages a prompt. No transaction stays open between rows.
+    """
+    with session(database) as opened:
+        sides = read_sides(opened, held_out_percent=0)
+    if kind == "preference":
+        yield from _voted(database, ("A", "B"), simulated, sides, _preference)
+    elif kind == "unpaired":
+        yield from _thumbed(database, simulated, sides)
+        yield from _voted(database, ("both_bad",), simulated, sides, _both_bad)
+    else:
+        yield from _gold_answers(database, sides, passages)
+
+
+def _voted(
+    database: Engine,
+    choices: tuple[str, ...],
+    simulated: bool,
+    sides: Sides,
+    told: Callable[[Comparison, Prompt, Candidate, Candidate], Iterator[Line]],
+) -> Iterator[Line]:
+    later = aliased(Comparison)
+    replaced = select(later.id).where(col(later.replaces_id) == col(Comparison.id)).exists()
+    query = select(Comparison).where(col(Comparison.choice).in_(choices), ~replaced)
+
+    def tell(opened: Session, rows: list[Comparison]) -> Iterator[Line]:
+        turns = _kept_turns(opened, {row.turn_id for row in rows})
+        numbers = {number for row in rows for number in (row.candidate_a_id, row.candidate_b_id)}
+        answers = _answers(opened, numbers)
+        for row in rows:
+            first, second = answers[row.candidate_a_id], answers[row.candidate_b_id]
+            if row.turn_id not in turns or first.text.strip() == second.text.strip():
+                continue
+            prompt = stored_prompt(turns[row.turn_id], sides)
+            if prompt.split != "exam":
+                yield from told(row, prompt, first, second)
+
+    yield from _lines(database, _settled(query, Comparison, simulated), Comparison, tell)
+
+
+def _preference(
+    row: Comparison, prompt: Prompt, first: Candidate, second: Candidate
+) -> Iterator[Line]:
+    chosen, rejected = (first, second) if row.choice == "A" else (second, first)
+    yield {
+        "prompt": messages(prompt),
+        "chosen": _said(chosen.text),
+        "rejected": _said(rejected.text),
+        "margin": MARGINS[row.strength],
+        "strength": row.strength,
+        "simulated": row.simulated,
+        "vote_id": row.id,
+        "turn_id": row.turn_id,
+        "chosen_version": chosen.version_id,
+        "rejected_version": rejected.version_id,
+        "given_at": _moment(row.created_at),
+    }
+
+
+def _both_bad(
+    row: Comparison, prompt: Prompt, first: Candidate, second: Candidate
+) -> Iterator[Line]:
+    for answer in (first, second):
+        yield _judged(row, prompt, answer, False)
+
+
+def _thumbed(database: Engine, simulated: bool, sides: Sides) -> Iterator[Line]:
+    later = aliased(Thumb)
+    replaced = select(later.id).where(col(later.replaces_id) == col(Thumb.id)).exists()
+    query = select(Thumb).where(Thumb.value != 0, ~replaced)
+
+    def tell(opened: Session, rows: list[Thumb]) -> Iterator[Line]:
+        answers = _answers(opened, {row.candidate_id for row in rows})
+        turns = _kept_turns(opened, {answer.turn_id for answer in answers.values()})
+        for row in rows:
+            answer = answers[row.candidate_id]
+            if answer.finish_reason == "cancelled" or answer.turn_id not in turns:
+                continue
+            prompt = stored_prompt(turns[answer.turn_id], sides)
+            if prompt.split != "exam":
+                yield _judged(row, prompt, answer, row.value > 0)
+
+    yield from _lines(database, _settled(query, Thumb, simulated), Thumb, tell)
+
+
+def _judged(row: Comparison | Thumb, prompt: Prompt, answer: Candidate, good: bool) -> Line:
+    return {
+        "prompt": messages(prompt),
+        "completion": _said(answer.text),
+        "label": good,
+        "simulated": row.simulated,
+        "vote_id": row.id,
+        "turn_id": answer.turn_id,
+        "version": answer.version_id,
+        "given_at": _moment(row.created_at),
+    }
+
+
+def _gold_answers(database: Engine, sides: Sides, passages: int) -> Iterator[Line]:
+    query = select(GoldAnswer).where(
+        GoldAnswer.state == "accepted", GoldAnswer.purpose == "training"
+    )
+    newest: dict[int, tuple[datetime, str]] = {}
+
+    def note(_opened: Session, rows: list[GoldAnswer]) -> Iterator[Line]:
+        for row in rows:
+            key, age = hash(normalised(row.question)), row.updated or row.created_at
+            if key not in newest or age >= newest[key][0]:
+                newest[key] = (age, row.id)
+        return iter(())
+
+    def tell(opened: Session, rows: list[GoldAnswer]) -> Iterator[Line]:
+        for row in rows:
+            if row.id in standing and sides.of(row.question) != "exam":
+                yield _gold_answer(opened, row, passages)
+
+    yield from _lines(database, query, GoldAnswer, note)
+    standing = {number for _age, number in newest.values()}
+    yield from _lines(database, query, GoldAnswer, tell)
+
+
+def _gold_answer(opened: Session, row: GoldAnswer, passages: int) -> Line:
+    shown = tuple(retrieve(opened, row.question, passages))
+    item = Demonstration(Prompt(row.id, row.question, shown), row.answer)
+    return {
+        "prompt": messages(item.prompt),
+        "completion": _said(item.answer),
+        "simulated": False,
+        "gold_answer_id": row.id,
+        "origin": row.origin,
+        "given_at": _moment(row.updated or row.created_at),
+    }
+
+
+def _settled(query: Any, kind: Any, simulated: bool) -> Any:
+    if not simulated:
+        query = query.where(col(kind.simulated).is_(False))
+    young = col(kind.created_at) >= now() - UNDONE_WITHIN
+    return query.where(~young | col(kind.simulated).is_(True))
+
+
+def _lines(
+    database: Engine,
+    query: Any,
+    kind: type[Row],
+    tell: Callable[[Session, list[Row]], Iterator[Line]],
+) -> Iterator[Line]:
+    """What `tell` makes of the query's rows, a chunk at a time; the session of a chunk is closed
+    before its lines are given on, so that a slow reader holds none."""
+    after: Place | None = None
+    while True:
+        with session(database) as opened:
+            rows = list(opened.exec(oldest_first(query, kind, after, CHUNK)).all())
+            lines = list(tell(opened, rows))
+        yield from lines
+        if len(rows) < CHUNK:
+            return
+        after = Place(rows[-1].created_at, rows[-1].id)
+
+
+def _kept_turns(opened: Session, numbers: set[str]) -> dict[str, Turn]:
+    """These turns, without those of deleted conversations."""
+    query = (
+        select(Turn)
+        .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
+        .where(col(Turn.id).in_(numbers), col(Conversation.deleted_at).is_(None))
+    )
+    return {turn.id: turn for turn in opened.exec(query)}
+
+
+def _answers(opened: Session, numbers: set[str]) -> dict[str, Candidate]:
+    query = select(Candidate).where(col(Candidate.id).in_(numbers))
+    return {answer.id: answer for answer in opened.exec(query)}
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _moment(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
