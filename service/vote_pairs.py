@@ -51,8 +51,8 @@ def draw(
 
 
 def budget_left(opened: Session, person_id: str, a_day: int) -> int:
-    """How many more comparisons this person may be asked for today (UTC). Pairs of their own
-    conversations count, and their votes on other pairs."""
+    """How many more comparisons this person may be asked for today (UTC). Pairs in their own
+    conversations count, and their votes on the voting page."""
     midnight = datetime.combine(now().date(), datetime.min.time(), UTC)
     asked = select(func.count()).where(
         col(VotePair.person_id) == person_id, col(VotePair.created_at) >= midnight
