@@ -27,6 +27,7 @@ MOST_KEYS = 20
 
 USED_EVERY = timedelta(minutes=1)
 LONGEST_DAYS = 730
+MOST_LISTED = 100
 
 
 class Made(NamedTuple):
@@ -108,7 +109,7 @@ def all_keys(
         same = (col(ApiKey.created_at) == moment) & (col(ApiKey.id) < number)
         query = query.where((col(ApiKey.created_at) < moment) | same)
     newest = query.order_by(col(ApiKey.created_at).desc(), col(ApiKey.id).desc())
-    return session.exec(newest.limit(100)).all()
+    return session.exec(newest.limit(MOST_LISTED)).all()
 
 
 def revoke(session: Session, by: Person, key_id: str, *, anybodys: bool = False) -> None:

@@ -20,24 +20,33 @@ from service.heartbeat import Heartbeat
 from service.scheduler import Scheduler
 from service.serving import EngineFactory, Serving
 from service.settings import Settings
+from service.sign_in_company import IdentityProvider
 from service.swap import Swapper
 from service.tables import new_id
 from service.training import Conductor
 from service.web import (
+    account,
     asking,
+    export,
+    feedback_figures,
     health,
     history,
     leaderboard,
+    my_feedback,
     notices,
     openai_chat,
     openai_feedback,
     openai_models,
     page,
+    passages,
+    people,
     review,
     run_details,
     runs,
+    sign_in,
     snapshots,
     versions,
+    vote_queue,
     voting,
 )
 from service.web.openai_errors import to_response
@@ -69,7 +78,8 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
     serving = Serving(settings, engine_factory)
     answering = Answering(database, settings, serving)
     swapper = Swapper(database, settings, serving)
-    parts = Parts(settings, database, serving, answering, swapper)
+    provider = _provider(settings)
+    parts = Parts(settings, database, serving, answering, swapper, provider=provider)
     return Litestar(
         route_handlers=[
             page.page,
@@ -82,8 +92,25 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
             voting.compare,
             voting.thumb,
             voting.correct,
+            vote_queue.next_pair,
+            vote_queue.vote_on_pair,
+            vote_queue.voting_figures,
+            vote_queue.list_checks,
+            my_feedback.list_feedback,
+            my_feedback.list_effects,
+            my_feedback.reveal,
+            my_feedback.change_comparison,
+            my_feedback.withdraw_comparison,
+            my_feedback.change_thumb,
+            my_feedback.withdraw_thumb,
+            my_feedback.change_correction,
+            my_feedback.withdraw_correction,
             history.list_conversations,
             history.show_conversation,
+            history.change_conversation,
+            history.delete_conversation,
+            history.show_turn,
+            passages.show_passage,
             runs.list_runs,
             runs.show_run,
             run_details.show_plot,
@@ -114,6 +141,9 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
             review.settle,
             review.withdraw_verified,
             review.confirm_verified,
+            export.export,
+            feedback_figures.show_figures,
+            feedback_figures.show_topics,
             notices.list_notices,
             notices.read_notice,
             notices.read_all_notices,
@@ -121,6 +151,32 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
             openai_models.list_models,
             openai_models.show_model,
             openai_feedback.give_feedback,
+            sign_in.ways,
+            sign_in.sign_in,
+            sign_in.sign_out,
+            sign_in.look,
+            sign_in.welcome,
+            sign_in.leave_for_provider,
+            sign_in.arrive_from_provider,
+            account.show_account,
+            account.rename,
+            account.change_password,
+            account.end_session,
+            account.sign_out_everywhere,
+            account.make_key,
+            account.revoke_key,
+            account.export_data,
+            account.erase,
+            people.list_people,
+            people.change_person,
+            people.reset_password,
+            people.erase_person,
+            people.list_invitations,
+            people.invite,
+            people.withdraw_invitation,
+            people.list_keys,
+            people.revoke_any_key,
+            people.list_audit,
             health.live,
             health.ready,
         ],
@@ -150,6 +206,15 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
         ),
         logging_config=None,
     )
+
+
+def _provider(settings: Settings) -> IdentityProvider | None:
+    if settings.oidc.issuer is None:
+        return None
+    # Imported here: its libraries take long, and most deployments do without.
+    from service.sign_in_provider import Provider
+
+    return Provider(settings.oidc)
 
 
 def _lifespan(parts: Parts) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:

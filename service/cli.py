@@ -14,6 +14,7 @@ from service.commands import (
     corrections,
     demonstration,
     maintenance,
+    people,
     policies,
     replay,
     serving,
@@ -41,6 +42,7 @@ app.command("rollback")(policies.rollback)
 app.command("replay")(replay.replay)
 app.command("policies")(policies.list_policies)
 app.add_typer(corrections.app, name="corrections")
+app.add_typer(people.app, name="people")
 app.command("plugins")(maintenance.plugins)
 app.command("fetch-base")(maintenance.fetch_base)
 app.command("export")(maintenance.export)

@@ -6,6 +6,7 @@ HeedError
 ├── PluginFailure       a plugin raised or broke the contract; names plugin and hook
 ├── NotFoundError       no such thing, or it is somebody else's
 ├── NotSignedInError    nobody is known by this name, password, session or key
+├── ProviderError       the OpenID provider cannot be reached, or its answer does not hold
 ├── ConflictError       it was done already, or somebody else was first
 ├── InvalidInputError   a person's input cannot be used as it is
 ├── TryLaterError       not now; tells when to try again
@@ -39,6 +40,10 @@ class NotFoundError(HeedError):
 
 class NotSignedInError(HeedError):
     """Nobody is known by this name, password, session or key."""
+
+
+class ProviderError(HeedError):
+    """The OpenID provider cannot be reached, or its answer does not hold."""
 
 
 class ConflictError(HeedError):

@@ -61,6 +61,12 @@ def look(session: Session, token: str) -> OneTimeLink:
     return row
 
 
+def name_of(session: Session, link: OneTimeLink) -> str | None:
+    """Who is invited, or whose password it is."""
+    person = session.get(Person, link.person_id) if link.person_id else None
+    return person.name if person else link.name
+
+
 def make_account(
     session: Session, token: str, name: str, sign_in_name: str, password: str
 ) -> Person:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.commands.terminal import say, settings_for_command
 from service.worker_process import SHORT_SPIN
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from service.settings import Settings
 
 
 def serve(
@@ -29,8 +34,11 @@ def serve(
     configure_logging(settings.log_format)
     engine = open_database(settings.database)
     migrate(engine)
+    link = _first_link(engine, settings)
     engine.dispose()
     say(f"Heed serves http://{settings.host}:{settings.port} (Ctrl-C stops it)")
+    if link is not None:
+        say(f"Make the first account, an admin's, within 24 hours; the link works once:\n{link}")
     app = create_app(settings)
     answers = settings.answers
     config = uvicorn.Config(
@@ -44,3 +52,14 @@ def serve(
     )
     answering = app.state.parts.answering
     DrainingServer(config, lambda: answering.drain(answers.drain_s), answers.drain_s).run()
+
+
+def _first_link(engine: Engine, settings: Settings) -> str | None:
+    """The link to the first account, made anew at each start until there is one."""
+    from service import one_time_links
+    from service.database import session
+
+    with session(engine) as opened:
+        if not one_time_links.needs_first_account(opened, settings):
+            return None
+        return one_time_links.address(settings, one_time_links.first_account(opened))

@@ -14,6 +14,8 @@ from service.known_askers import KnownAskers
 from service.leaderboard import Leaderboards
 from service.serving import Serving
 from service.settings import Settings
+from service.sign_in_company import IdentityProvider
+from service.sign_in_limits import SignInLimits
 from service.swap import Swapper
 
 
@@ -29,6 +31,8 @@ class Parts:
     askers: KnownAskers = field(default_factory=KnownAskers)
     figures: FeedbackFigures = field(default_factory=FeedbackFigures)
     leaderboards: Leaderboards = field(default_factory=Leaderboards)
+    sign_in_limits: SignInLimits = field(default_factory=SignInLimits)
+    provider: IdentityProvider | None = None
 
 
 GivenParts = NamedDependency[Parts]

@@ -1,0 +1,113 @@
+"""heed people: list, invite, roles, disable, reset, for whoever has the server's command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.commands.terminal import NOTHING_TO_DO, say, settings_for_command, table, user, warn
+from service.roles import Role
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+app = typer.Typer(help="List people, invite them, change roles, disable, reset passwords.")
+
+Who = Annotated[
+    str, typer.Argument(metavar="PERSON", help="Sign-in name, name, or beginning of the id.")
+]
+
+
+@app.command("list")
+def list_people(
+    search: Annotated[str, typer.Option(help="Only those whose names hold this.")] = "",
+) -> None:
+    """List the people with an account."""
+    from service.accounts import members
+
+    with _opened() as (_settings, opened):
+        rows, last = [], None
+        while found := members(opened, last, search):
+            rows += found
+            last = (found[-1].person.name, found[-1].person.id)
+    if not rows:
+        warn("nobody has an account yet; heed people invite --role admin makes the first link")
+        raise typer.Exit(NOTHING_TO_DO)
+    shown = [
+        (
+            person.id[:8],
+            person.name,
+            account.sign_in_name or account.email,
+            person.role,
+            "disabled" if account.disabled_at else "",
+        )
+        for person, account in rows
+    ]
+    table("People", ("id", "name", "signs in as", "role", ""), shown)
+
+
+@app.command()
+def invite(
+    role: Annotated[Role, typer.Option(help="What they may do.")] = "employee",
+    name: Annotated[str | None, typer.Option(help="Whom it is for.")] = None,
+) -> None:
+    """Make a one-time link with which somebody makes their account."""
+    from service.one_time_links import address
+    from service.one_time_links import invite as make
+
+    with _opened() as (settings, opened):
+        token = make(opened, role, name, user())
+    say(f"Hand this link to them; it works once, for 7 days:\n{address(settings, token)}")
+
+
+@app.command("role")
+def set_role(
+    person: Who, role: Annotated[Role, typer.Argument(help="What they may do from now on.")]
+) -> None:
+    """Give a person another role."""
+    from service import accounts
+
+    with _opened() as (_settings, opened):
+        member = accounts.find_by_name(opened, person)
+        accounts.set_role(opened, member, role, user())
+    say(f"{member.person.name} has the role {role}")
+
+
+@app.command()
+def disable(
+    person: Who,
+    undo: Annotated[bool, typer.Option("--undo", help="Let them in again.")] = False,
+) -> None:
+    """Keep a person out: sessions end, keys stop; what they said stays theirs."""
+    from service import accounts
+
+    with _opened() as (_settings, opened):
+        member = accounts.find_by_name(opened, person)
+        (accounts.enable if undo else accounts.disable)(opened, member, user())
+    say(f"{member.person.name} {'may sign in again' if undo else 'may not sign in any more'}")
+
+
+@app.command()
+def reset(person: Who) -> None:
+    """Make a one-time link with which a person takes a new password."""
+    from service import accounts, one_time_links
+
+    with _opened() as (settings, opened):
+        member = accounts.find_by_name(opened, person)
+        token = one_time_links.reset_password(opened, member, user())
+    link = one_time_links.address(settings, token)
+    say(f"Hand this link to {member.person.name}; it works once, for 24 hours:\n{link}")
+
+
+@contextmanager
+def _opened() -> Iterator[tuple[Settings, Session]]:
+    from service.commands.policies import opened_database
+    from service.database import session
+
+    settings = settings_for_command()
+    with opened_database(settings) as engine, session(engine) as opened:
+        yield settings, opened
