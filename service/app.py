@@ -51,7 +51,7 @@ from service.web import (
 )
 from service.web.openai_errors import to_response
 from service.web.parts import Parts, provide_parts
-from service.web.rights import SCHEMES
+from service.web.rights import SCHEMES, operation_id
 from service.web.security import LONGEST_BODY, RequestRules, add_headers
 from service.web.sessions import (
     provide_admin,
@@ -202,6 +202,7 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
             version=version("heed"),
             path="/schema",
             components=SCHEMES,
+            operation_id_creator=operation_id,
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
         ),
         logging_config=None,

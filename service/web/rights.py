@@ -6,6 +6,7 @@ asks for a person, and a test calls every route of that document as everybody.
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 from litestar.handlers import BaseRouteHandler
@@ -59,6 +60,15 @@ def takes_sessions(handler: BaseRouteHandler) -> bool:
     """Whether a session may call a route: where it says so, or says nothing."""
     declared = _requirements(handler)
     return not declared or any("session" in requirement for requirement in declared)
+
+
+def operation_id(_handler: BaseRouteHandler, method: str, path: list[Any]) -> str:
+    """A route's name in the OpenAPI document: its method and path.
+
+    Litestar's own begins with the function, whose name is lost where it runs in a thread.
+    """
+    parts = [part if isinstance(part, str) else part.name for part in path]
+    return "_".join([method.lower(), *(re.sub(r"\W+", "_", part) for part in parts)])
 
 
 def _declared(handler: BaseRouteHandler, scheme: str) -> str | None:
