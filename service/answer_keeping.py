@@ -93,13 +93,23 @@ class AnswerKeeper:
         asked.buffer.add(TokenPiece(row.side, token.text, token.token_id, token.logprob, token.top))
 
     async def _keep(self, asked: AskedTurn, row: AnswerRow, text: str, reason: str) -> None:
-        candidate = Candidate(
+        # A policy may draw the token of NUL, which PostgreSQL cannot keep.
+        text = text.replace("\x00", "\ufffd")
+        number = None if asked.turn.compared else self._serving.number(row.version_id)
+        ended = AnswerEnded(row.side, row.candidate_id, text, reason, number)
+        if asked.unstored is None:
+            await asyncio.to_thread(self._insert, self._candidate(asked, row, text, reason))
+        else:
+            asked.unstored.answers.append(ended)
+        asked.buffer.add(ended)
+
+    def _candidate(self, asked: AskedTurn, row: AnswerRow, text: str, reason: str) -> Candidate:
+        return Candidate(
             id=row.candidate_id,
             turn_id=asked.turn_id,
             side=row.side,
             version_id=row.version_id,
-            # A policy may draw the token of NUL, which PostgreSQL cannot keep.
-            text=text.replace("\x00", "\ufffd"),
+            text=text,
             token_ids=row.token_ids,
             finish_reason=reason,
             seed=row.seed,
@@ -110,9 +120,6 @@ class AnswerKeeper:
             total_ms=asked.elapsed_ms(),
             simulated=asked.turn.simulated,
         )
-        await asyncio.to_thread(self._insert, candidate)
-        number = self._serving.number(row.version_id)
-        asked.buffer.add(AnswerEnded(row.side, candidate.id, candidate.text, reason, number))
 
     def _insert(self, candidate: Candidate) -> None:
         with session(self._database) as opened:

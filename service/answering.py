@@ -2,7 +2,8 @@
 
 The engine's thread hands its events to the event loop and waits for nobody. They stand in
 the turn's buffer, which any number of readers follow at their own pace, also those who lost
-the connection and come back. A turn ends early when nobody reads it any more.
+the connection and come back. A turn ends early when nobody reads it any more. Turns of
+temporary chats take the same way and leave no row.
 """
 
 from __future__ import annotations
@@ -23,14 +24,10 @@ from service.asked_turn import SIDES, AskedTurn, AskOptions, new_rows
 from service.errors import InvalidInputError, NotFoundError
 from service.serving import Lease, Serving
 from service.settings import Settings
-from service.stored_turns import (
-    find_own_turn,
-    rendered_prompt,
-    shown_passages,
-    told_again,
-    write_turn,
-)
+from service.stored_turns import Prepared, find_own_turn, prepare, told_again, write_turn
 from service.tables import Person, Turn, new_id
+from service.temporary_chats import KEPT_S as CHAT_KEPT_S
+from service.temporary_chats import TemporaryChat, TemporaryChats, TemporaryTurn
 from service.turn_buffer import TurnBuffer
 from service.turn_events import TurnStarted
 from service.wording import readable
@@ -58,6 +55,7 @@ class Answering:
         self._database, self._settings, self._serving = database, settings, serving
         self._admission = Admission(settings.answers, serving)
         self._keeper = AnswerKeeper(database, serving)
+        self.temporary = TemporaryChats()
         self._turns: dict[str, AskedTurn] = {}
         self._over: dict[str, asyncio.TimerHandle] = {}
         self._followers: set[asyncio.Task[None]] = set()
@@ -85,10 +83,10 @@ class Answering:
         """Begin a turn; it is in the engine and stored when this returns.
 
         `compare` asks for answers to choose from, on sides that are drawn. Raises, before
-        anything is stored, InvalidInputError for a text that is no question, NotFoundError for
-        somebody else's conversation or a version that is not loaded, NotReadyError while
-        nothing is loaded, OverloadedError where too many wait and TooManyTurnsError where too
-        many of this person do.
+        anything is stored, InvalidInputError for a text that is no question, or two answers in a
+        temporary chat, NotFoundError for somebody else's conversation or a version that is not
+        loaded, NotReadyError while nothing is loaded, OverloadedError where too many wait and
+        TooManyTurnsError where too many of this person do.
         """
         began = monotonic()
         turn = Turn(
@@ -103,6 +101,9 @@ class Answering:
             readable("instructions", options.instructions, LONGEST_INSTRUCTIONS)
         answers = _answers(options.answers, compare)
         continues = conversation_id is not None
+        chat = self._chat(person, conversation_id, options)
+        if chat is not None and compare:
+            raise InvalidInputError("votes are kept, so a temporary chat has no answers to compare")
         with contextlib.ExitStack() as release:
             calm = self._admission.enter(person.id, answers)
             release.callback(self._admission.leave, person.id)
@@ -111,21 +112,36 @@ class Answering:
             )
             release.callback(self._give_back, leases)
             with self._admission.preparing(answers):
-                turn.prompt = await asyncio.to_thread(
-                    rendered_prompt,
+                prepared = await asyncio.to_thread(
+                    prepare,
                     self._database,
                     self._settings.answers,
                     person,
                     turn,
                     options,
                     continues,
+                    chat,
                 )
+                turn.prompt, turn.parent_id = prepared.prompt, prepared.parent_id
                 asked = self._asked(person, turn, leases, options, began)
                 self._submit(asked)
             release.callback(asked.cancel)
-            # Written while the engine already reads the prompt: the first token comes sooner.
-            await asyncio.to_thread(write_turn, self._database, person.id, turn, continues)
-            self._begin(asked, release.pop_all(), calm=calm)
+            if options.temporary or chat is not None:
+                asked.unstored = self._remember(person, turn, prepared)
+            else:
+                # Written while the engine already reads the prompt: the first token comes sooner.
+                shown = prepared.verified.id if prepared.verified else None
+                await asyncio.to_thread(
+                    write_turn,
+                    self._database,
+                    person.id,
+                    turn,
+                    continues,
+                    shown,
+                    options.pairing,
+                    self._settings.voting.overlap_share,
+                )
+            self._begin(asked, prepared, release.pop_all(), calm=calm)
         return asked
 
     async def told(self, person: Person, turn_id: str, after: int = 0) -> TurnBuffer:
@@ -135,7 +151,9 @@ class Answering:
         asked = self._own(person, turn_id)
         if asked is not None:
             return asked.buffer
-        events = await asyncio.to_thread(told_again, self._database, person.id, turn_id)
+        events = list(self.temporary.told(person.id, turn_id)) or await asyncio.to_thread(
+            told_again, self._database, person.id, turn_id
+        )
         return TurnBuffer.told(events[1:] if after else events, before=after)
 
     async def stop(self, person: Person, turn_id: str) -> bool:
@@ -143,7 +161,8 @@ class Answering:
         False where it is over. NotFoundError as for `told`."""
         asked = self._own(person, turn_id)
         if asked is None:
-            await asyncio.to_thread(find_own_turn, self._database, person.id, turn_id)
+            if not self.temporary.told(person.id, turn_id):
+                await asyncio.to_thread(find_own_turn, self._database, person.id, turn_id)
             return False
         running = not asked.buffer.over
         asked.end("stopped")
@@ -153,6 +172,15 @@ class Answering:
         """Whether this turn is being answered."""
         asked = self._turns.get(turn_id)
         return asked is not None and not asked.buffer.over
+
+    def leave_conversation(self, person_id: str, conversation_id: str) -> bool:
+        """End and forget what is in memory of a conversation that its owner deleted; whether that
+        was a temporary chat."""
+        for asked in self._turns.values():
+            if asked.conversation_id == conversation_id and asked.person_id == person_id:
+                asked.gone = True
+                asked.end("stopped")
+        return self.temporary.forget(person_id, conversation_id)
 
     async def drain(self, timeout_s: float) -> None:
         """Take no more questions, let answers end for up to `timeout_s` seconds, then end and
@@ -190,15 +218,46 @@ class Answering:
         except rlhf_engine.QueueFullError as error:
             raise self._admission.overloaded(len(asked.rows)) from error
 
-    def _begin(self, asked: AskedTurn, release: contextlib.ExitStack, *, calm: bool) -> None:
+    def _chat(
+        self, person: Person, conversation_id: str | None, options: AskOptions
+    ) -> TemporaryChat | None:
+        """The temporary chat that a question goes on in, if it does."""
+        chat = self.temporary.find(person.id, conversation_id) if conversation_id else None
+        if chat is None and conversation_id and options.temporary:
+            raise NotFoundError("this temporary chat has ended and is forgotten; begin a new one")
+        return chat
+
+    def _remember(self, person: Person, turn: Turn, prepared: Prepared) -> TemporaryTurn:
+        if self.temporary.find(person.id, turn.conversation_id) is None:
+            self.temporary.begin(turn.conversation_id, person.id)
+        unstored = TemporaryTurn(
+            turn.id, turn.parent_id, turn.question, prepared.passages, prepared.verified
+        )
+        self.temporary.add(turn.conversation_id, unstored)
+        asyncio.get_running_loop().call_later(CHAT_KEPT_S + 1, self.temporary.forget_old)
+        return unstored
+
+    def _begin(
+        self,
+        asked: AskedTurn,
+        prepared: Prepared,
+        release: contextlib.ExitStack,
+        *,
+        calm: bool,
+    ) -> None:
         turn = asked.turn
+        version = None if turn.compared else self._serving.number(asked.version_ids[0])
         asked.buffer.add(
             TurnStarted(
                 turn_id=turn.id,
                 conversation_id=turn.conversation_id,
                 sides=tuple(sorted(row.side for row in asked.rows)),
-                version=self._serving.number(asked.version_ids[0]),
-                passages=shown_passages(turn),
+                version=version,
+                passages=prepared.passages,
+                no_source=not prepared.passages,
+                verified=prepared.verified,
+                parent_id=turn.parent_id,
+                temporary=asked.unstored is not None,
             )
         )
         self._turns[turn.id] = asked
@@ -231,7 +290,7 @@ class Answering:
 
     def _own(self, person: Person, turn_id: str) -> AskedTurn | None:
         asked = self._turns.get(turn_id)
-        if asked is not None and asked.person_id != person.id:
+        if asked is not None and (asked.gone or asked.person_id != person.id):
             raise NotFoundError(f"you have no turn {turn_id!r}")
         return asked
 

@@ -14,8 +14,10 @@ from rlhf_engine.answer_events import Event as EngineEvent
 from rlhf_engine.answer_events import Failed
 from service.serving import Lease
 from service.tables import Turn, new_id
+from service.temporary_chats import TemporaryTurn
 from service.turn_buffer import TurnBuffer, TurnReader
 from service.turn_events import Side
+from service.vote_pairs import Pairing
 
 SIDES = "ABCDEFGHIJKLMNOP"
 """As many as an engine takes rows in one request."""
@@ -49,6 +51,15 @@ class AskOptions:
     """Added to the system text of the prompt."""
     detached: bool = False
     """Whether an asker who leaves has a while to come back before the answers are ended."""
+    after: str | None = None
+    """The turn of the conversation that this one follows; None for the end of what is shown."""
+    instead_of: str | None = None
+    """A turn of the conversation whose question is asked anew, or another one in its place: the
+    new turn begins a branch beside it."""
+    pairing: Pairing | None = None
+    """Why it has two answers, where it has."""
+    temporary: bool = False
+    """Whether to store nothing of it."""
 
 
 @dataclass(slots=True)
@@ -79,6 +90,10 @@ class AskedTurn:
     began: float
     from_engine: asyncio.Queue[EngineEvent] = field(default_factory=asyncio.Queue)
     """Holds at most a few events a token, and the number of tokens is bounded."""
+    unstored: TemporaryTurn | None = None
+    """What is remembered of a temporary turn in place of rows."""
+    gone: bool = False
+    """Whether its conversation was deleted: it is there for nobody."""
     job: Any = None
     ending: Ending | None = None
     """Why it was ended early, if it was."""

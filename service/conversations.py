@@ -1,37 +1,174 @@
-"""Conversations: whose they are, and what of them a new question is answered with."""
+"""Conversations: whose they are, listed, renamed, pinned, deleted, and their branches.
+
+A conversation is a tree of turns. The branch shown is the way from its beginning to the
+turn that was chosen last, and on to the newest of what follows; a new question goes on from
+its end, and is answered with the exchanges on the way to it.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+import structlog
+from sqlalchemy import Boolean, String, literal, tuple_, update
 from sqlmodel import Session, col, select
 
 import rlhf_engine
-from service.errors import NotFoundError
-from service.tables import Candidate, Comparison, Conversation, Person, Turn
+from service.errors import InvalidInputError, NotFoundError
+from service.tables import (
+    Candidate,
+    Comparison,
+    Conversation,
+    GoldAnswer,
+    Person,
+    Turn,
+    UtcDateTime,
+    now,
+)
+from service.verified import shown_in
+from service.wording import readable
+
+LONGEST_TITLE = 80
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationPage:
+    """Some conversations, and where the next ones begin; None after the last."""
+
+    rows: Sequence[Conversation]
+    next: str | None
 
 
 def own_conversation(opened: Session, person: Person, conversation_id: str) -> Conversation:
-    """The person's conversation; NotFoundError where there is none, or it is somebody else's."""
+    """The person's conversation; NotFoundError where there is none, it was deleted, or it is
+    somebody else's."""
     conversation = opened.get(Conversation, conversation_id)
-    if conversation is None or conversation.person_id != person.id:
+    if conversation is None or conversation.deleted_at or conversation.person_id != person.id:
         raise NotFoundError(f"you have no conversation {conversation_id!r}")
     return conversation
 
 
-def history(opened: Session, conversation_id: str, limit: int) -> tuple[rlhf_engine.Exchange, ...]:
-    if limit == 0:
-        return ()
-    turns = opened.exec(
+def own_turn(opened: Session, person_id: str, turn_id: str) -> Turn:
+    """The person's turn; NotFoundError as for `own_conversation`."""
+    query = (
         select(Turn)
-        .where(Turn.conversation_id == conversation_id)
-        .order_by(col(Turn.position).desc())
-        .limit(limit)
-    ).all()
-    shown = ((turn, _shown_answer(opened, turn)) for turn in reversed(turns))
-    return tuple(rlhf_engine.Exchange(turn.question, text) for turn, text in shown if text)
+        .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
+        .where(
+            Turn.id == turn_id,
+            Conversation.person_id == person_id,
+            col(Conversation.deleted_at).is_(None),
+        )
+    )
+    turn = opened.exec(query).first()
+    if turn is None:
+        raise NotFoundError(f"you have no turn {turn_id!r}")
+    return turn
+
+
+def list_own(opened: Session, person: Person, after: str | None, limit: int) -> ConversationPage:
+    """The person's conversations, pinned ones first, then those with the newest questions."""
+    place = tuple_(col(Conversation.pinned), col(Conversation.updated_at), col(Conversation.id))
+    query = select(Conversation).where(
+        Conversation.person_id == person.id, col(Conversation.deleted_at).is_(None)
+    )
+    if after is not None:
+        pinned, updated_at, number = _place(after)
+        last = (
+            literal(pinned, Boolean),
+            literal(updated_at, UtcDateTime),
+            literal(number, String),
+        )
+        query = query.where(place < tuple_(*last))
+    newest_first = (
+        col(Conversation.pinned).desc(),
+        col(Conversation.updated_at).desc(),
+        col(Conversation.id).desc(),
+    )
+    rows = opened.exec(query.order_by(*newest_first).limit(limit + 1)).all()
+    more = len(rows) > limit
+    return ConversationPage(rows[:limit], _cursor(rows[limit - 1]) if more else None)
+
+
+def change(
+    opened: Session,
+    conversation: Conversation,
+    *,
+    title: str | None = None,
+    pinned: bool | None = None,
+    shown_turn_id: str | None = None,
+) -> None:
+    """Rename, pin, or show another branch: what is None stays. NotFoundError for a turn of
+    another conversation, InvalidInputError for a title that is none."""
+    if title is not None:
+        conversation.title = readable("title", title, LONGEST_TITLE)
+    if pinned is not None:
+        conversation.pinned = pinned
+    if shown_turn_id is not None:
+        _turn_of(opened, conversation.id, shown_turn_id)
+        conversation.shown_turn_id = shown_turn_id
+    opened.add(conversation)
+    opened.flush()
+
+
+def delete(opened: Session, conversation: Conversation) -> None:
+    """Take a conversation from its owner and from training for good.
+
+    Its answers stay stored, since votes on them say which policy is better; corrections that
+    nobody has decided on go with it, accepted ones are the company's knowledge by now.
+    """
+    conversation.deleted_at = now()
+    opened.add(conversation)
+    opened.flush()
+    answers = (
+        select(Candidate.id)
+        .join(Turn, col(Turn.id) == col(Candidate.turn_id))
+        .where(Turn.conversation_id == conversation.id)
+    )
+    opened.execute(
+        update(GoldAnswer)
+        .where(col(GoldAnswer.state) == "proposed", col(GoldAnswer.candidate_id).in_(answers))
+        .values(state="removed")
+    )
+    log.info("conversation_deleted", conversation=conversation.id)
+
+
+def place_turn(
+    opened: Session, conversation: Conversation, after: str | None, instead_of: str | None
+) -> str | None:
+    """The turn that a new one follows: `after`, or what `instead_of` follows, or the end of the
+    branch shown. NotFoundError for a turn of another conversation."""
+    if instead_of is not None:
+        return _turn_of(opened, conversation.id, instead_of).parent_id
+    if after is not None:
+        return _turn_of(opened, conversation.id, after).id
+    return _end_of_branch(opened, conversation)
+
+
+def history(opened: Session, last: str | None, limit: int) -> tuple[rlhf_engine.Exchange, ...]:
+    """The exchanges on the way to and with turn `last`, the `limit` newest, oldest first."""
+    exchanges: list[rlhf_engine.Exchange] = []
+    while last is not None and limit > 0:
+        turn = opened.get_one(Turn, last)
+        answer = _shown_answer(opened, turn)
+        if answer:
+            exchanges.append(rlhf_engine.Exchange(turn.question, answer))
+        last, limit = turn.parent_id, limit - 1
+    return tuple(reversed(exchanges))
 
 
 def _shown_answer(opened: Session, turn: Turn) -> str | None:
-    """The answer the conversation goes on from: the one that was chosen, else the first."""
+    """The answer the conversation goes on from: the verified one, the one that was chosen, else
+    the first."""
+    verified = shown_in(opened, [turn.id]).get(turn.id)
+    if verified is not None:
+        return verified.answer
     answers = opened.exec(
         select(Candidate).where(Candidate.turn_id == turn.id).order_by(col(Candidate.side))
     ).all()
@@ -43,3 +180,39 @@ def _shown_answer(opened: Session, turn: Turn) -> str | None:
     chosen = vote.choice if vote else "A"
     ordered = sorted(answers, key=lambda answer: answer.side not in ("", chosen))
     return ordered[0].text if ordered else None
+
+
+def _end_of_branch(opened: Session, conversation: Conversation) -> str | None:
+    query = (
+        select(Turn.id, Turn.parent_id)
+        .where(Turn.conversation_id == conversation.id)
+        .order_by(col(Turn.position), col(Turn.created_at), col(Turn.id))
+    )
+    rows = opened.exec(query).all()
+    newest_child = {parent: number for number, parent in rows}
+    last = conversation.shown_turn_id or (rows[-1][0] if rows else None)
+    while last in newest_child:
+        last = newest_child[last]
+    return last
+
+
+def _turn_of(opened: Session, conversation_id: str, turn_id: str) -> Turn:
+    turn = opened.get(Turn, turn_id)
+    if turn is None or turn.conversation_id != conversation_id:
+        raise NotFoundError(f"this conversation has no turn {turn_id!r}")
+    return turn
+
+
+def _cursor(row: Conversation) -> str:
+    place = msgspec.json.encode((row.pinned, row.updated_at, row.id))
+    return base64.urlsafe_b64encode(place).decode().rstrip("=")
+
+
+def _place(cursor: str) -> tuple[bool, datetime, str]:
+    try:
+        place = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return msgspec.json.decode(place, type=tuple[bool, datetime, str])
+    except (binascii.Error, msgspec.DecodeError, ValueError) as error:
+        raise InvalidInputError(
+            f"after is {cursor[:80]!r}; it must be the `next` of an earlier page"
+        ) from error

@@ -1,11 +1,13 @@
 """Finds the passages that a question is answered from, by full-text search.
 
 Every word of the question counts by how rare it is. Only documents that the asker may
-read are searched. The index is kept by the database's triggers (migrations).
+read are searched. A passage that holds too little of the question is none to answer from.
+The index is kept by the database's triggers (migrations).
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +24,9 @@ MOST_WORDS = 40
 """Distinct words of a question that are searched for."""
 
 LONGEST_TITLE = 100
+
+EVERYBODY = ("everyone",)
+"""The groups that every person belongs to; so far there are no others."""
 
 # The "s" of "what's" would be searched for as a word, and a rare one.
 _CONTRACTION = re.compile(r"(?<=\w)(?:n['’]t|['’](?:s|m|d|re|ve|ll))\b")
@@ -72,17 +77,37 @@ _POSTGRESQL = """
     LIMIT :limit
 """
 
+_TOTAL_SQLITE = "SELECT count(*) FROM passage_search_row"
+_COUNT_SQLITE = "SELECT count(*) FROM passage_search WHERE passage_search MATCH :word"
+_HOLDING_SQLITE = """
+    SELECT passage_id FROM passage_search_row
+    JOIN passage_search ON passage_search.rowid = passage_search_row.number
+    WHERE passage_search MATCH :word AND passage_id IN :passages
+"""
+_TOTAL_POSTGRESQL = "SELECT count(*) FROM passage_search"
+_COUNT_POSTGRESQL = """
+    SELECT CASE WHEN numnode(plainto_tsquery('english', :word)) > 0 THEN (
+        SELECT count(*) FROM passage_search WHERE words @@ plainto_tsquery('english', :word)
+    ) END
+"""
+_HOLDING_POSTGRESQL = """
+    SELECT passage_id FROM passage_search
+    WHERE passage_id IN :passages AND words @@ plainto_tsquery('english', :word)
+"""
+
 
 def retrieve(
     session: Session,
     question: str,
     limit: int,
-    reader_groups: Sequence[str] = ("everyone",),
+    reader_groups: Sequence[str] = EVERYBODY,
+    source_bar: float = 0.0,
 ) -> list[PromptPassage]:
     """At most `limit` passages that share words with the question, the best first.
 
-    Only from documents that one of `reader_groups` may read. Empty where nothing fits;
-    any text is a question, whatever characters it holds.
+    Only from documents that one of `reader_groups` may read, and only passages that hold
+    `source_bar` (0 to 1) of the question, see `held`. Empty where nothing fits; any text is a
+    question, whatever characters it holds.
     """
     words = content_words(question)
     if not words or limit < 1 or not reader_groups:
@@ -96,11 +121,41 @@ def retrieve(
         quoted = " OR ".join(f'"{word}"' for word in words)
         given |= {"words": quoted}
     statement = statement.bindparams(bindparam("groups", expanding=True))
-    found = session.connection().execute(statement, given)
-    return [
+    found = [
         PromptPassage(number, _title(title, heading), body)
-        for number, title, heading, body in found
+        for number, title, heading, body in session.connection().execute(statement, given)
     ]
+    if source_bar <= 0 or not found:
+        return found
+    shares = held(session, words, [passage.id for passage in found])
+    return [passage for passage in found if shares[passage.id] >= source_bar]
+
+
+def held(session: Session, words: Sequence[str], passage_ids: Sequence[str]) -> dict[str, float]:
+    """How much of a question each passage holds: of the rarities of its `words` (logarithms, as
+    in BM25), the share of those that stand in the passage or its title; 0 to 1.
+
+    A word that no passage holds is the rarest, so that a question about something else than
+    the documents scores low though it shares an everyday word with them.
+    """
+    postgresql = session.get_bind().dialect.name == "postgresql"
+    counting = text(_COUNT_POSTGRESQL if postgresql else _COUNT_SQLITE)
+    finding = text(_HOLDING_POSTGRESQL if postgresql else _HOLDING_SQLITE)
+    finding = finding.bindparams(bindparam("passages", expanding=True))
+    connection = session.connection()
+    total = connection.execute(text(_TOTAL_POSTGRESQL if postgresql else _TOTAL_SQLITE)).scalar()
+    weights, holding = 0.0, dict.fromkeys(passage_ids, 0.0)
+    for word in words:
+        term = word if postgresql else f'"{word}"'
+        count = connection.execute(counting, {"word": term}).scalar()
+        if count is None:  # PostgreSQL takes it for a stop word
+            continue
+        weight = math.log(1 + ((total or 0) - count + 0.5) / (count + 0.5))
+        weights += weight
+        given = {"word": term, "passages": list(passage_ids)}
+        for (number,) in connection.execute(finding, given):
+            holding[number] += weight
+    return {number: share / weights if weights else 0.0 for number, share in holding.items()}
 
 
 def content_words(question: str) -> list[str]:

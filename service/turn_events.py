@@ -7,6 +7,7 @@ those after the last one they saw.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from rlhf_engine.answer_events import Likely
 
@@ -17,22 +18,44 @@ wanted more."""
 
 @dataclass(frozen=True, slots=True)
 class ShownPassage:
-    """A passage that stands in the prompt, as the asker may read it."""
+    """A passage that stands in the prompt, as the asker may read it: `number` is what answers
+    cite it by, from 1. Without a `document_id` it is there no longer, or no longer for them."""
 
     id: str
     title: str
     text: str
+    number: int = 0
+    heading: str = ""
+    document_id: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownVerified:
+    """An answer that a reviewer has accepted, shown above what the policy answers."""
+
+    id: str
+    text: str
+    by: str
+    created_at: datetime
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TurnStarted:
-    """The first event: what was asked where, and what the answers will rest on."""
+    """The first event: what was asked where, and what the answers will rest on. `version` is None
+    where two answers are to be compared blind; `no_source` says that nothing was found to
+    answer from; nothing of a `temporary` turn is stored."""
 
     turn_id: str
     conversation_id: str
     sides: tuple[Side, ...]
-    version: int
+    version: int | None
     passages: tuple[ShownPassage, ...]
+    no_source: bool = False
+    verified: ShownVerified | None = None
+    parent_id: str | None = None
+    temporary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +72,14 @@ class TokenPiece:
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnded:
-    """The answer on one side has ended and is stored; `text` is all of it."""
+    """The answer on one side has ended and is stored; `text` is all of it. `version` is None where
+    it is compared blind."""
 
     side: Side
     candidate_id: str
     text: str
     finish_reason: str
-    version: int
+    version: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import asyncio
 from typing import Annotated, Any
 
 import msgspec
@@ -10,21 +10,28 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 
+from service import vote_pairs
 from service.answering import AskOptions
 from service.errors import InvalidInputError
 from service.web.admission import require_room, token_of
 from service.web.event_stream import streamed
 from service.web.parts import GivenParts
+from service.web.rights import needs
 from service.web.sessions import GivenPerson
 
 
 class Question(msgspec.Struct, forbid_unknown_fields=True):
-    """A question. Without a conversation it begins one. `compare` asks for two answers or for
-    one; left out, the service decides."""
+    """A question. Without a conversation it begins one; in one, it goes on from the branch shown,
+    or follows the turn `after_turn_id`, or begins a branch beside `instead_of_turn_id`.
+    `compare` asks for two answers or for one; left out, the service decides. Nothing of a
+    `temporary` conversation is stored."""
 
     question: str
     conversation_id: str | None = None
     compare: bool | None = None
+    after_turn_id: str | None = None
+    instead_of_turn_id: str | None = None
+    temporary: bool = False
 
 
 class Stopped(msgspec.Struct):
@@ -37,6 +44,7 @@ class Stopped(msgspec.Struct):
     "/api/ask",
     status_code=200,
     guards=[require_room],
+    security=needs("employee", "chat"),
     tags=["Chat"],
     summary="Ask a question",
     description=(
@@ -51,21 +59,30 @@ async def ask(
     data: JSONBody[Question],
 ) -> Stream:
     """Begin a turn and stream its events."""
-    share = parts.settings.answers.compare_share
-    compare = random.SystemRandom().random() < share if data.compare is None else data.compare
+    wanted = False if data.temporary and data.compare is None else data.compare
+    pairing = await asyncio.to_thread(
+        vote_pairs.draw, parts.database, parts.settings, visitor.id, wanted
+    )
     parts.askers.remember(token_of(request), visitor.id)
     asked = await parts.answering.ask(
         visitor,
         data.question,
         data.conversation_id,
-        compare=compare,
-        options=AskOptions(detached=True),
+        compare=pairing.compared,
+        options=AskOptions(
+            detached=True,
+            after=data.after_turn_id,
+            instead_of=data.instead_of_turn_id,
+            temporary=data.temporary,
+            pairing=pairing,
+        ),
     )
     return streamed(asked.events)
 
 
 @get(
     "/api/turns/{turn_id:str}/stream",
+    security=needs("employee", "chat"),
     tags=["Chat"],
     summary="Follow a turn",
     description=(
@@ -89,7 +106,13 @@ async def follow(
     return streamed(lambda: told.reader(seen))
 
 
-@post("/api/turns/{turn_id:str}/stop", status_code=200, tags=["Chat"], summary="Stop a turn")
+@post(
+    "/api/turns/{turn_id:str}/stop",
+    status_code=200,
+    security=needs("employee", "chat"),
+    tags=["Chat"],
+    summary="Stop a turn",
+)
 async def stop(person: GivenPerson, parts: GivenParts, turn_id: FromPath[str]) -> Stopped:
     """End one's own turn and keep what there is of its answers."""
     return Stopped(await parts.answering.stop(person, turn_id))

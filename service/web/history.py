@@ -1,172 +1,241 @@
-"""One's own conversations, with the feedback given in them."""
+"""One's own conversations: listed, searched, shown as trees with the feedback given, changed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Annotated
 
 import msgspec
-from litestar import get
-from litestar.params import FromPath
-from sqlmodel import Session, col, select
+from litestar import delete, get, patch
+from litestar.params import FromPath, JSONBody, QueryParameter
+from sqlmodel import Session
 
-from service.conversations import own_conversation
+from service import conversation_search, conversations
 from service.database import session
-from service.tables import (
-    Candidate,
-    Comparison,
-    Conversation,
-    GoldAnswer,
-    Person,
-    PolicyVersion,
-    Thumb,
-    Turn,
+from service.errors import InvalidInputError
+from service.tables import Conversation, Person
+from service.web.conversation_view import (
+    TurnEntry,
+    remembered_turns,
+    stored_turn,
+    stored_turns,
 )
-from service.turn_events import ShownPassage
-from service.web.parts import GivenParts
+from service.web.parts import GivenParts, Parts
+from service.web.rights import needs
 from service.web.sessions import GivenPerson
 
-MOST_CONVERSATIONS = 100
-
-Vote = TypeVar("Vote", Comparison, Thumb)
+A_PAGE = 30
+MOST_A_PAGE = 100
+LONGEST_SEARCH = 200
 
 
 class ConversationEntry(msgspec.Struct):
-    """A conversation in the list."""
+    """A conversation in the list. In a search, `found` is what stands around the words, and
+    `found_turn_id` the turn where they do."""
 
     id: str
     title: str
-    created_at: datetime
-    simulated: bool
-
-
-class GivenThumb(msgspec.Struct):
-    """One's thumb in force."""
-
-    id: str
-    value: int
-    reason: str | None
-    comment: str | None
-
-
-class GivenComparison(msgspec.Struct):
-    """One's comparison in force."""
-
-    id: str
-    choice: str
-    strength: str | None
-
-
-class Answer(msgspec.Struct):
-    """An answer with what one said of it. `version` is the policy version's number."""
-
-    id: str
-    side: str
-    text: str
-    finish_reason: str
-    version: int
+    pinned: bool
     simulated: bool
     created_at: datetime
-    thumb: GivenThumb | None
-    correction: str | None
+    updated_at: datetime
+    found: str | None = None
+    found_turn_id: str | None = None
 
 
-class TurnEntry(msgspec.Struct):
-    """A question with its answers; `running` says that they are still being written."""
+class ConversationList(msgspec.Struct):
+    """Some conversations; `next` is the `after` of those that follow, null after the last."""
+
+    conversations: list[ConversationEntry]
+    next: str | None
+
+
+class ConversationDetail(msgspec.Struct):
+    """A conversation with all its turns, oldest first; `parent_id` makes them a tree. Shown is the
+    branch of `shown_turn_id`, and on to the newest of what follows it."""
 
     id: str
-    question: str
-    running: bool
-    compared: bool
+    title: str
+    pinned: bool
     simulated: bool
+    temporary: bool
     created_at: datetime
-    passages: list[ShownPassage]
-    answers: list[Answer]
-    comparison: GivenComparison | None
-
-
-class ConversationDetail(ConversationEntry):
-    """A conversation with all its turns, oldest first."""
-
+    updated_at: datetime
+    shown_turn_id: str | None
     turns: list[TurnEntry]
 
 
-@get("/api/conversations", tags=["Chat"], sync_to_thread=True)
-def list_conversations(person: GivenPerson, parts: GivenParts) -> list[ConversationEntry]:
-    """One's own conversations, the newest first."""
-    query = select(Conversation).where(Conversation.person_id == person.id)
+class ConversationChange(msgspec.Struct, forbid_unknown_fields=True):
+    """A new title, whether it is pinned, the turn whose branch is shown; null leaves it."""
+
+    title: str | None = None
+    pinned: bool | None = None
+    shown_turn_id: str | None = None
+
+
+@get(
+    "/api/conversations",
+    security=needs("employee", "read"),
+    tags=["Chat"],
+    summary="List or search conversations",
+    description=(
+        "One's own, pinned ones first, then those with the newest questions. With `search`, those "
+        "whose title, questions or answers hold all its words, the newest first."
+    ),
+    sync_to_thread=True,
+)
+def list_conversations(
+    person: GivenPerson,
+    parts: GivenParts,
+    search: Annotated[str | None, QueryParameter(max_length=LONGEST_SEARCH)] = None,
+    after: Annotated[str | None, QueryParameter(max_length=LONGEST_SEARCH)] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=MOST_A_PAGE)] = A_PAGE,
+) -> ConversationList:
+    """One's own conversations, a page at a time."""
     with session(parts.database) as opened:
-        newest = query.order_by(col(Conversation.created_at).desc()).limit(MOST_CONVERSATIONS)
-        return [ConversationEntry(**_entry(row)) for row in opened.exec(newest)]
+        if search is not None and search.strip():
+            return _searched(opened, person, search, after, limit)
+        page = conversations.list_own(opened, person, after, limit)
+        return ConversationList([_entry(row) for row in page.rows], page.next)
 
 
-@get("/api/conversations/{conversation_id:str}", tags=["Chat"], sync_to_thread=True)
-def show_conversation(
+@get(
+    "/api/conversations/{conversation_id:str}",
+    security=needs("employee", "read"),
+    tags=["Chat"],
+)
+async def show_conversation(
     person: GivenPerson, parts: GivenParts, conversation_id: FromPath[str]
 ) -> ConversationDetail:
-    """One of one's own conversations."""
+    """One of one's own conversations, also a temporary one while it is remembered."""
+    remembered = _remembered(person, parts, conversation_id)
+    # Not sync_to_thread: Litestar sends the first of three handlers of a path there twice.
+    return remembered or await asyncio.to_thread(_stored, person, parts, conversation_id)
+
+
+@patch(
+    "/api/conversations/{conversation_id:str}",
+    security=needs("employee", "chat"),
+    tags=["Chat"],
+    sync_to_thread=True,
+)
+def change_conversation(
+    person: GivenPerson,
+    parts: GivenParts,
+    conversation_id: FromPath[str],
+    data: JSONBody[ConversationChange],
+) -> ConversationEntry:
+    """Rename or pin one of one's own conversations, or show another of its branches."""
     with session(parts.database) as opened:
-        conversation = own_conversation(opened, person, conversation_id)
-        turns = opened.exec(
-            select(Turn)
-            .where(Turn.conversation_id == conversation_id)
-            .order_by(col(Turn.position), col(Turn.created_at))
-        ).all()
-        entries = [
-            _turn(opened, person, turn, parts.answering.is_running(turn.id)) for turn in turns
-        ]
-    return ConversationDetail(**_entry(conversation), turns=entries)
+        conversation = conversations.own_conversation(opened, person, conversation_id)
+        conversations.change(
+            opened,
+            conversation,
+            title=data.title,
+            pinned=data.pinned,
+            shown_turn_id=data.shown_turn_id,
+        )
+        return _entry(conversation)
 
 
-def _entry(row: Conversation) -> dict[str, Any]:
-    return row.model_dump(include={"id", "title", "created_at", "simulated"})
+@delete(
+    "/api/conversations/{conversation_id:str}",
+    security=needs("employee", "chat"),
+    tags=["Chat"],
+    status_code=204,
+)
+async def delete_conversation(
+    person: GivenPerson, parts: GivenParts, conversation_id: FromPath[str]
+) -> None:
+    """Delete one of one's own conversations: it is gone at once and is not trained on."""
+    if not parts.answering.temporary.find(person.id, conversation_id):
+        await _deleted(person, parts, conversation_id)
+    parts.answering.leave_conversation(person.id, conversation_id)
 
 
-def _turn(opened: Session, person: Person, turn: Turn, running: bool) -> TurnEntry:
-    candidates = opened.exec(
-        select(Candidate, PolicyVersion.number)
-        .join(PolicyVersion)
-        .where(Candidate.turn_id == turn.id)
-        .order_by(col(Candidate.side))
-    ).all()
-    votes = opened.exec(
-        select(Comparison).where(Comparison.turn_id == turn.id, Comparison.person_id == person.id)
-    ).all()
-    vote = _in_force(votes)
-    return TurnEntry(
-        id=turn.id,
-        question=turn.question,
-        running=running,
-        compared=turn.compared,
-        simulated=turn.simulated,
-        created_at=turn.created_at,
-        passages=[ShownPassage(**passage) for passage in turn.prompt.get("passages", ())],
-        answers=[_answer(opened, person, row, number) for row, number in candidates],
-        comparison=GivenComparison(vote.id, vote.choice, vote.strength) if vote else None,
+@get(
+    "/api/turns/{turn_id:str}",
+    security=needs("employee", "read"),
+    tags=["Chat"],
+    summary="Show a turn",
+    sync_to_thread=True,
+)
+def show_turn(person: GivenPerson, parts: GivenParts, turn_id: FromPath[str]) -> TurnEntry:
+    """One of one's own turns, with the feedback given on it."""
+    with session(parts.database) as opened:
+        turn = conversations.own_turn(opened, person.id, turn_id)
+        return stored_turn(opened, person, turn, parts.answering.is_running)
+
+
+async def _deleted(person: Person, parts: Parts, conversation_id: str) -> None:
+    def write() -> None:
+        with session(parts.database) as opened:
+            row = conversations.own_conversation(opened, person, conversation_id)
+            conversations.delete(opened, row)
+
+    await asyncio.to_thread(write)
+
+
+def _searched(
+    opened: Session, person: Person, words: str, after: str | None, limit: int
+) -> ConversationList:
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) < 19):
+        raise InvalidInputError(
+            f"after is {after[:80]!r}; it must be the `next` of an earlier page"
+        )
+    hits = conversation_search.search(
+        opened, person.id, words, int(after) if after else None, limit
+    )
+    entries = [_entry(hit.conversation, hit.excerpt, hit.turn_id) for hit in hits.rows]
+    return ConversationList(entries, None if hits.next is None else str(hits.next))
+
+
+def _remembered(person: Person, parts: Parts, conversation_id: str) -> ConversationDetail | None:
+    chat = parts.answering.temporary.find(person.id, conversation_id)
+    if chat is None:
+        return None
+    turns = remembered_turns(chat, parts.answering.is_running)
+    return ConversationDetail(
+        id=chat.id,
+        title="Temporary chat",
+        pinned=False,
+        simulated=False,
+        temporary=True,
+        created_at=chat.created_at,
+        updated_at=turns[-1].created_at if turns else chat.created_at,
+        shown_turn_id=chat.shown_turn_id,
+        turns=turns,
     )
 
 
-def _answer(opened: Session, person: Person, row: Candidate, number: int) -> Answer:
-    thumbs = opened.exec(
-        select(Thumb).where(Thumb.candidate_id == row.id, Thumb.person_id == person.id)
-    ).all()
-    thumb = _in_force(thumbs)
-    correction = opened.exec(
-        select(GoldAnswer.answer)
-        .where(GoldAnswer.candidate_id == row.id, GoldAnswer.person_id == person.id)
-        .order_by(col(GoldAnswer.created_at).desc())
-    ).first()
-    return Answer(
-        **row.model_dump(
-            include={"id", "side", "text", "finish_reason", "simulated", "created_at"}
-        ),
-        version=number,
-        thumb=GivenThumb(thumb.id, thumb.value, thumb.reason, thumb.comment) if thumb else None,
-        correction=correction,
+def _stored(person: Person, parts: Parts, conversation_id: str) -> ConversationDetail:
+    with session(parts.database) as opened:
+        row = conversations.own_conversation(opened, person, conversation_id)
+        turns = stored_turns(opened, person, row.id, parts.answering.is_running)
+    return ConversationDetail(
+        id=row.id,
+        title=row.title,
+        pinned=row.pinned,
+        simulated=row.simulated,
+        temporary=False,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        shown_turn_id=row.shown_turn_id,
+        turns=turns,
     )
 
 
-def _in_force(rows: Sequence[Vote]) -> Vote | None:
-    replaced = {row.replaces_id for row in rows}
-    return next((row for row in rows if row.id not in replaced), None)
+def _entry(
+    row: Conversation, found: str | None = None, found_turn_id: str | None = None
+) -> ConversationEntry:
+    return ConversationEntry(
+        row.id,
+        row.title,
+        row.pinned,
+        row.simulated,
+        row.created_at,
+        row.updated_at,
+        found,
+        found_turn_id,
+    )
