@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from plugins.contract import Answer, Options, OptionsError
+from plugins.contract import Answer, OptionField, Options, OptionsError
 from plugins.hookspecs import hookimpl
 
 DEFAULT_WORDS = 40
@@ -26,6 +26,13 @@ class Concise:
         if not count:
             return None
         return max(-1.0, min(1.0, 2.0 - count / self.words))
+
+
+@hookimpl
+def heed_options() -> tuple[OptionField, ...]:
+    """One number."""
+    told = "The longest answer, in words, that still reads 1."
+    return (OptionField("words", told, "number", DEFAULT_WORDS),)
 
 
 @hookimpl

@@ -10,10 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 Options = Mapping[str, Any]
 """What the operator wrote under `options`; the plugin checks it and raises OptionsError."""
+
+OptionKind = Literal["text", "path", "number", "switch", "secret"]
+
+
+@dataclass(frozen=True, slots=True)
+class OptionField:
+    """An option as a form asks for it.
+
+    A "path" names a file or folder on the server, a "number" is a whole number, a "switch" true
+    or false. A "secret" is written as "env:HEED_SECRET_NAME" or "file:NAME" (a file in
+    /run/secrets), and the plugin gets what stands there. `default` is None where the option is
+    needed.
+    """
+
+    name: str
+    help: str
+    kind: OptionKind = "text"
+    default: str | int | bool | None = None
+
 
 Cursor = Mapping[str, Any]
 """Where a sync ended, as plain JSON types; empty at the first sync. The host stores it."""

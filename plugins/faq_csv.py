@@ -22,6 +22,7 @@ from plugins.contract import (
     Cursor,
     GoldPair,
     Item,
+    OptionField,
     Options,
     OptionsError,
     Rejected,
@@ -202,6 +203,15 @@ def _delimiter_hint(header: list[str], delimiter: str) -> str:
     if other is None or other == delimiter:
         return ""
     return f"; the columns may be separated by {other!r}: set the option delimiter"
+
+
+@hookimpl
+def heed_options() -> tuple[OptionField, ...]:
+    """What a form asks for."""
+    return (
+        OptionField("path", "The CSV file with the columns question and answer.", "path"),
+        OptionField("delimiter", "What stands between two columns.", default=","),
+    )
 
 
 @hookimpl

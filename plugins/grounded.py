@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from plugins.contract import Answer, Options, OptionsError
+from plugins.contract import Answer, OptionField, Options, OptionsError
 from plugins.hookspecs import hookimpl
 
 _WORD = re.compile(r"[^\W_]+(?:['’.,:@-][^\W_]+)*")
@@ -55,6 +55,12 @@ class Grounded:
         for passage in answer.passages:
             known |= content_words(passage.title) | content_words(passage.text)
         return 2.0 * len(said & known) / len(said) - 1.0
+
+
+@hookimpl
+def heed_options() -> tuple[OptionField, ...]:
+    """None."""
+    return ()
 
 
 @hookimpl

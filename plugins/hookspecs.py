@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pluggy
 
-from plugins.contract import DataSource, Options, RewardSignal
+from plugins.contract import DataSource, OptionField, Options, RewardSignal
 
 hookspec = pluggy.HookspecMarker("heed")
 hookimpl = pluggy.HookimplMarker("heed")
@@ -15,6 +17,15 @@ def heed_data_source(options: Options) -> DataSource:
     """Make the plugin's data source from the operator's options.
 
     Raise OptionsError where an option is missing or wrong.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def heed_options() -> Sequence[OptionField]:
+    """Say which options the plugin takes, so that a form can ask for them.
+
+    A plugin that does not is set in the settings file only.
     """
     raise NotImplementedError
 

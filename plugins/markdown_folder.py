@@ -19,6 +19,7 @@ from plugins.contract import (
     Document,
     GoldPair,
     Item,
+    OptionField,
     Options,
     OptionsError,
     Rejected,
@@ -184,6 +185,16 @@ def _answer(sections: tuple[Section, ...], position: int) -> str:
             break
         parts += [section.heading, section.text]
     return _ANSWER_MARK.sub("", "\n\n".join(part for part in parts if part))
+
+
+@hookimpl
+def heed_options() -> tuple[OptionField, ...]:
+    """What a form asks for."""
+    return (
+        OptionField("path", "The folder that holds the pages.", "path"),
+        OptionField("pattern", "Which files of it are pages.", default=DEFAULT_PATTERN),
+        OptionField("questions", "Make gold pairs of headings that ask.", "switch", True),
+    )
 
 
 @hookimpl

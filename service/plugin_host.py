@@ -22,6 +22,7 @@ import structlog
 
 from plugins import contract, hookspecs
 from service.errors import HeedError, PluginFailure, SettingsError
+from service.secrets_of_options import revealed
 
 if TYPE_CHECKING:
     from rlhf_engine import SignalInput
@@ -101,6 +102,22 @@ class PluginHost:
         """Every plugin found, by name, the broken ones with their error."""
         return sorted(self._infos, key=lambda info: info.name)
 
+    def options_of(self, plugin: str) -> tuple[contract.OptionField, ...] | None:
+        """The options that a plugin says it takes; None where it says nothing, or is unknown.
+
+        PluginFailure where it fails, or answers anything else.
+        """
+        others = [other for name, other in self._manager.list_name_plugin() if name != plugin]
+        caller = self._manager.subset_hook_caller("heed_options", remove_plugins=others)
+        try:
+            told = caller()
+            fields = tuple(told[0]) if told else None
+        except _FAULTS as error:
+            raise PluginFailure(f"plugin {plugin}, heed_options(): {_told(error)}") from error
+        if fields and not all(isinstance(field, contract.OptionField) for field in fields):
+            raise PluginFailure(f"plugin {plugin}, heed_options() answered no OptionField")
+        return fields
+
     def data_source(self, settings: SourceSettings) -> HostedSource:
         """Make the data source that the settings ask for; nothing is read yet.
 
@@ -124,11 +141,12 @@ class PluginHost:
 
     def _make(self, hook: str, place: str, plugin: str, options: Mapping[str, Any]) -> Any:
         self._require_hook(hook, place, plugin)
+        given = revealed(options, self.options_of(plugin) or (), place)
         others = [other for name, other in self._manager.list_name_plugin() if name != plugin]
         caller = self._manager.subset_hook_caller(hook, remove_plugins=others)
         try:
             # A copy, so that no plugin changes the settings of another.
-            made = caller(options=MappingProxyType(copy.deepcopy(dict(options))))
+            made = caller(options=MappingProxyType(copy.deepcopy(given)))
         except contract.OptionsError as error:
             raise SettingsError(f"setting {place} (plugin {plugin}): {error}") from error
         except _FAULTS as error:

@@ -178,6 +178,16 @@ def cron(setting: str, expression: str) -> CronTrigger:
         ) from error
 
 
+def next_sync(settings: Settings) -> datetime | None:
+    """When all sources are synced next; None without a schedule."""
+    if not settings.sync_schedule:
+        return None
+    due: datetime | None = cron("sync_schedule", settings.sync_schedule).get_next_fire_time(
+        None, now()
+    )
+    return due.astimezone(UTC) if due else None
+
+
 def _triggers(settings: Settings) -> dict[str, CronTrigger]:
     expressions = {
         "sync": ("sync_schedule", settings.sync_schedule),

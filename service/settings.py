@@ -230,6 +230,8 @@ class Settings(BaseSettings):
     other value is for one person at their own machine: only allowed on a loopback address."""
     sources: tuple[SourceSettings, ...] = ()
     """The data sources."""
+    source_folders: tuple[Path, ...] = ()
+    """Folders that sources made on the page may read, beside the folder `sources` in `home`."""
     signals: tuple[SignalSettings, ...] = ()
     """The reward signals."""
     sync_schedule: str | None = "15 * * * *"

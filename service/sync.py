@@ -19,6 +19,7 @@ from plugins import contract
 from service.database import changed_rows, insert_unless_there, session
 from service.errors import ConflictError, HeedError
 from service.plugin_host import PluginHost
+from service.plugin_settings import sources_in_use
 from service.settings import Settings, SourceSettings
 from service.source_items import Batch
 from service.source_writing import changed_documents, write_documents, write_gold
@@ -34,8 +35,10 @@ OnItem = Callable[[int], None]
 def sync_all(
     engine: Engine, host: PluginHost, settings: Settings, on_item: OnItem | None = None
 ) -> list[SyncReport]:
-    """Sync every source of the settings, one after another; one report each."""
-    return [sync_source(engine, host, source, on_item) for source in settings.sources]
+    """Sync every source in use, one after another; one report each."""
+    with session(engine) as opened:
+        sources = [source.settings for source in sources_in_use(opened, settings)]
+    return [sync_source(engine, host, source, on_item) for source in sources]
 
 
 def sync_source(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,7 +21,10 @@ from service.commands.terminal import (
     warn,
 )
 from service.errors import SettingsError
-from service.settings import Settings
+from service.settings import Settings, SourceSettings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 _MARKS = {"fine": "ok", "note": "note", "wrong": "WRONG"}
 
@@ -33,32 +36,34 @@ def sync(
 ) -> None:
     """Bring documents and gold answers up to date from the data sources."""
     settings = settings_for_command()
-    chosen = [entry for entry in settings.sources if source in (None, entry.name)]
-    if source is not None and not chosen:
-        known = ", ".join(entry.name for entry in settings.sources) or "none"
-        raise SettingsError(f"no source is named {source!r}; known: {known}")
-    if not chosen:
-        warn("no data source is set; add [[sources]] to heed.toml")
-        raise typer.Exit(NOTHING_TO_DO)
-    if _sync_each(settings, chosen_names={entry.name for entry in chosen}):
-        raise typer.Exit(FAILED)
-
-
-def _sync_each(settings: Settings, chosen_names: set[str]) -> bool:
-    """Sync, show the reports, and tell whether any failed."""
-    from service.database import migrate, open_database
-    from service.plugin_host import PluginHost
-    from service.sync import sync_source
+    from service.database import migrate, open_database, session
+    from service.plugin_settings import sources_in_use
 
     engine = open_database(settings.database)
     migrate(engine)
+    with session(engine) as opened:
+        known = [entry.settings for entry in sources_in_use(opened, settings)]
+    chosen = [entry for entry in known if source in (None, entry.name)]
+    if source is not None and not chosen:
+        names = ", ".join(entry.name for entry in known) or "none"
+        raise SettingsError(f"no source is named {source!r}; known: {names}")
+    if not chosen:
+        warn("no data source is set; add [[sources]] to heed.toml, or one on the page Sources")
+        raise typer.Exit(NOTHING_TO_DO)
+    if _sync_each(engine, chosen):
+        raise typer.Exit(FAILED)
+
+
+def _sync_each(engine: Engine, chosen: list[SourceSettings]) -> bool:
+    """Sync, show the reports, and tell whether any failed."""
+    from service.plugin_host import PluginHost
+    from service.sync import sync_source
+
     host = PluginHost.load()
     failed = False
     rows = []
     with steps() as step:
-        for entry in settings.sources:
-            if entry.name not in chosen_names:
-                continue
+        for entry in chosen:
             step(f"syncing {entry.name}", 0, 0, None)
             report = sync_source(engine, host, entry)
             failed = failed or report.error is not None

@@ -16,6 +16,7 @@ from service.serving import Serving
 from service.settings import Settings
 from service.sign_in_company import IdentityProvider
 from service.sign_in_limits import SignInLimits
+from service.source_desk import SourceDesk
 from service.swap import Swapper
 
 
@@ -29,6 +30,7 @@ class Parts:
     answering: Answering
     swapper: Swapper
     askers: KnownAskers = field(default_factory=KnownAskers)
+    sources: SourceDesk = field(default_factory=SourceDesk)
     figures: FeedbackFigures = field(default_factory=FeedbackFigures)
     leaderboards: Leaderboards = field(default_factory=Leaderboards)
     sign_in_limits: SignInLimits = field(default_factory=SignInLimits)

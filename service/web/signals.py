@@ -1,0 +1,123 @@
+"""Reward signals over HTTP, for operators: which there are, and what one reads of a text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import get, post
+from litestar.params import FromPath, JSONBody
+
+import rlhf_engine
+from rlhf_engine.records import PromptPassage
+from service.errors import HeedError, NotFoundError
+from service.feedback import LONGEST_ANSWER
+from service.secrets_of_options import masked
+from service.web.parts import GivenParts, Parts
+from service.web.rights import needs
+from service.web.sessions import GivenPerson
+from service.wording import readable
+
+LONGEST_QUESTION = 4_000
+LONGEST_PASSAGE = 20_000
+ADVICE: Any = {
+    "tags": ["Signals"],
+    "sync_to_thread": True,
+    "security": needs("operator", "operate"),
+}
+
+
+class Signal(msgspec.Struct):
+    """A reward signal of the settings file. `weight` from 0 to 1 is how much of the reward a full
+    reading of 1 makes, and so the most that it can make; `error` says why it cannot be used.
+    Secrets in `options` are masked."""
+
+    name: str
+    plugin: str
+    weight: float
+    options: dict[str, Any]
+    error: str | None
+
+
+class Signals(msgspec.Struct):
+    """The reward signals, and the most that all of them together can make of the reward."""
+
+    signals: list[Signal]
+    most: float
+
+
+class Text(msgspec.Struct, forbid_unknown_fields=True):
+    """An answer to judge. `passage` is what it rests on, `gold` the right answer."""
+
+    question: str
+    answer: str
+    passage: str = ""
+    gold: str = ""
+
+
+class Reading(msgspec.Struct):
+    """What a signal reads: from -1 to 1, null where it abstains; `reward` is what that adds to
+    the reward, and `error` why it could not be read."""
+
+    reading: float | None
+    reward: float
+    error: str | None
+
+
+@get("/api/signals", **ADVICE)
+def list_signals(operator: GivenPerson, parts: GivenParts) -> Signals:  # noqa: ARG001 - the role is asked for
+    """The reward signals with their weights."""
+    listed = [
+        Signal(
+            entry.name,
+            entry.plugin,
+            entry.weight,
+            masked(entry.options, _fields(parts, entry.plugin)),
+            _why_not(parts, entry.name),
+        )
+        for entry in parts.settings.signals
+    ]
+    return Signals(listed, sum(signal.weight for signal in listed))
+
+
+@post("/api/signals/{name:str}/read", status_code=200, **ADVICE)
+def read_text(
+    operator: GivenPerson,  # noqa: ARG001 - as above
+    parts: GivenParts,
+    name: FromPath[str],
+    data: JSONBody[Text],
+) -> Reading:
+    """Let a signal judge a text; nothing is stored."""
+    question = readable("question", data.question, LONGEST_QUESTION)
+    answer = readable("answer", data.answer, LONGEST_ANSWER)
+    passages: tuple[PromptPassage, ...] = ()
+    if data.passage.strip():
+        text = readable("passage", data.passage, LONGEST_PASSAGE)
+        passages = (PromptPassage("tried", "Passage", text),)
+    prompt = rlhf_engine.Prompt("tried", question, passages)
+    given = rlhf_engine.SignalInput(prompt, answer, data.gold.strip() or None)
+    entry = next((entry for entry in parts.settings.signals if entry.name == name), None)
+    if entry is None:
+        raise NotFoundError(f"there is no signal {name!r}")
+    try:
+        [signal] = parts.sources.host().reward_signals([entry])
+        [reading] = signal.read_batch([given])
+    except HeedError as error:
+        return Reading(None, 0.0, str(error))
+    return Reading(reading, entry.weight * (reading or 0.0), None)
+
+
+def _why_not(parts: Parts, name: str) -> str | None:
+    wanted = [entry for entry in parts.settings.signals if entry.name == name]
+    try:
+        parts.sources.host().reward_signals(wanted)
+    except HeedError as error:
+        return str(error)
+    return None
+
+
+def _fields(parts: Parts, plugin: str) -> Any:
+    try:
+        return parts.sources.host().options_of(plugin)
+    except HeedError:
+        return None
