@@ -8,7 +8,7 @@
 //   reveal=${{version_a, version_b, canary_a, canary_b, goes_on_with}}   null while it is unknown
 //   keys=${true}                     whether the keys of the whole page vote here; one at a time
 //   citations=${[{title}]} onCite=${(passage, number) => ...}   handed to Markdown
-//   onVote=${(vote) => ...}          stored: {id, choice}
+//   onVote=${(vote) => ...}          stored: {id, choice, undo_s}, which can be undone so long
 //   onUndo=${(vote) => ...}          taken back
 //   onReveal=${(reveal) => ...}      both versions may be known now
 // />
@@ -107,9 +107,11 @@ function Bar({ busy, ready, keys, reason, setReason, onChoose }) {
 }
 
 function Result({ vote, reveal, left, onUndo, keys, busy }) {
+  const versions = reveal?.version_a == null ? "" : `Answer A is by version ${reveal.version_a}, answer B by version ${reveal.version_b}.`;
   const on = reveal?.goes_on_with ? ` The conversation goes on with answer ${reveal.goes_on_with}.` : "";
-  return html`<div class="vote-result row" role="status">
-    <span>${CHOICES[vote.choice] ?? vote.choice}. Thank you.${on}</span>
+  // The toast says the choice aloud; only what comes later is said here.
+  return html`<div class="vote-result row">
+    <span>Your vote: ${CHOICES[vote.choice] ?? vote.choice}.</span> <span role="status">${versions}${on}</span>
     ${left > 0 && html`<${Button} disabled=${busy} onClick=${onUndo} aria-keyshortcuts=${keys ? "U" : null}>Undo${keys && html` <kbd aria-hidden="true">U</kbd>`}</${Button}>
       <span class="quiet" aria-hidden="true">${left} s</span>`}
   </div>`;
@@ -177,7 +179,7 @@ export function Comparison({ answers, path, page = "chat", vote = null, reveal =
       const { id, undo_s: undo } = await post(path, {
         choice, strength, reason: reason.trim() || null, decision_ms: decision, interface: `${page}/${VERSION}`,
       });
-      const stored = { id, choice };
+      const stored = { id, choice, undo_s: undo };
       setGiven(stored);
       setUntil(Date.now() + undo * 1000);
       toast(label === "Skip" ? "Skipped." : `${label}. Thank you.`, { label: "Undo", action: () => undone(stored), seconds: undo });
