@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,14 @@ class AnswerGroups:
     def lengths(self) -> Tensor:
         """Tokens of each answer, [b]."""
         return self.answer_mask.sum(dim=1)
+
+    def ended(self, eos_id: int) -> AnswerGroups:
+        """The same with each answer's last token the end-of-turn token, as a written answer has
+        it: one that was cut is read as its text would be at the same length."""
+        answers = self.answers.clone()
+        rows = self.lengths.nonzero().squeeze(1)
+        answers[rows, self.lengths[rows] - 1] = eos_id
+        return replace(self, answers=answers)
 
 
 def group_answers(

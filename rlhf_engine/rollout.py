@@ -208,7 +208,8 @@ class Rollouts:
             [prompt_ids(tokenizer, prompts[at], self.plan.max_prompt_tokens) for at in chosen],
             [answers[at].token_ids for at in places],
         )
-        judged = self.judge.judge(groups)
+        # The reward model has only seen answers that ended, and says anything of others.
+        judged = self.judge.judge(groups.ended(self.backbone.eos_id))
         values = critic(judged.states)
         return Part(
             places=places,

@@ -153,6 +153,25 @@ def test_rloo_has_no_critic_to_teach(base: Path, tmp_path: Path) -> None:
     assert not any("loss/value" in row for row in batches(ppo))
 
 
+def test_an_answer_that_was_cut_is_scored_as_if_it_had_ended(base: Path, tmp_path: Path) -> None:
+    """A reward model has only seen answers that end; what it says of others means nothing."""
+    read: list[list[int]] = []
+
+    def score(tokens: list[int]) -> float:
+        read.append(tokens)
+        return 0.0
+
+    ppo = bare_ppo(tmp_path / "run", base, score, rollout_batches=1)
+    seen = rollouts_of(ppo)
+    ppo.run()
+    eos = ppo.rollouts.backbone.eos_id
+    answers = list(seen[0].answers.values())
+    assert any(answer.finish_reason == "length" for answer in answers)
+    assert {tokens[-1] for tokens in read} == {eos}
+    drawn = sorted([*answer.token_ids[:-1], eos] for answer in answers)
+    assert sorted(read) == drawn
+
+
 def test_the_reference_never_moves(base: Path, tmp_path: Path) -> None:
     ppo = bare_ppo(tmp_path / "run", base)
     reference = [each.clone() for each in ppo.backbone.adapter_parameters("reference")]

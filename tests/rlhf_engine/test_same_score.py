@@ -117,6 +117,20 @@ def test_a_text_gets_the_same_score_on_every_path(trained: RunFolder) -> None:
     torch.testing.assert_close(torch.tensor(means), expected.mean(dim=0), atol=1e-4, rtol=1e-4)
 
 
+def test_a_cut_answer_is_judged_as_its_text_is_scored(trained: RunFolder) -> None:
+    plan = trained.plan()
+    backbone = Backbone.load(Path(plan.base))
+    model = RewardModel(backbone, trained.stage_path("reward_model"))
+    prompt = demonstrations()[0].prompt
+    text = "the desk on floor three " * plan.max_answer_tokens
+    drawn = answer_ids(backbone.tokenizer, text)[: plan.max_answer_tokens]
+    assert drawn[-1] != backbone.eos_id
+    groups = backbone.group([prompt_ids(backbone.tokenizer, prompt)], [drawn])
+    judged = model.judge(groups.ended(backbone.eos_id)).scores
+    torch.testing.assert_close(judged, model.text_scores([prompt], [text], plan))
+    assert not torch.allclose(judged, model.judge(groups).scores)
+
+
 def test_the_score_does_not_depend_on_the_pad_token_count(trained: RunFolder) -> None:
     plan = trained.plan()
     backbone = Backbone.load(Path(plan.base))
