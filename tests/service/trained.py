@@ -120,10 +120,7 @@ def train(
         run.state = state
         run.finished_at = None if state == "awaiting_approval" else now()
         opened.add(run)
-        if opened.get(PolicyVersion, versions[1]).state != "live":  # type: ignore[union-attr]
-            served = [_answered(opened, chat, name, at) for at, name in enumerate(line)]
-        else:
-            served = []
+        served = [_answered(opened, chat, name, at) for at, name in enumerate(line)]
         if state == "promoted" and opened.get_one(PolicyVersion, base).id == BASE:
             opened.get_one(Alias, "live").version_id = versions[1]
             opened.get_one(PolicyVersion, versions[1]).state = "live"
@@ -214,6 +211,7 @@ def _compared(
         choice="AB"[at % 2],
         version_a_id=base,
         version_b_id=base,
+        created_at=now() - timedelta(hours=1),
     )
     opened.add(vote)
     opened.add(Thumb(candidate_id=rows[0].id, person_id=ada.id, value=1 if at % 2 else -1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Engine, insert
@@ -28,9 +28,15 @@ def make_versions(engine: Engine, count: int, live: int = 0) -> None:
             opened.add(PolicyVersion(id=f"v{number}", number=number, state=state))
         opened.flush()
         opened.add(Alias(name="live", version_id=f"v{live}"))
-        opened.add(Person(id="ada", name="Ada"))
-        opened.flush()
-        opened.add(Conversation(id="c", person_id="ada", title="Leave"))
+        add_voter(opened)
+
+
+def add_voter(opened: Session) -> None:
+    """The one whose conversation it is, and who votes."""
+    opened.add(Person(id="ada", name="Ada"))
+    opened.flush()
+    opened.add(Conversation(id="c", person_id="ada", title="Leave"))
+    opened.flush()
 
 
 def vote(
@@ -42,9 +48,15 @@ def vote(
 
 
 def write_votes(
-    opened: Session, votes: list[tuple[int, int, str]], prefix: str = "", **more: Any
+    opened: Session,
+    votes: list[tuple[int, int, str]],
+    prefix: str = "",
+    *,
+    versions: Sequence[str] | None = None,
+    **more: Any,
 ) -> None:
-    """Turns, answers and votes in one statement each; `prefix` keeps ids of two calls apart.
+    """Turns, answers and votes in one statement each; `prefix` keeps ids of two calls apart, and
+    `versions` are the ids of the versions that votes name by number.
 
     Votes get version and length as they are kept with them, unless `more` says otherwise.
     """
@@ -62,15 +74,16 @@ def write_votes(
         length_b=10,
     ).model_dump()
     rows: dict[type[SQLModel], list[dict[str, Any]]] = {Turn: [], Candidate: [], Comparison: []}
-    for at, (first, second, choice) in enumerate(votes):
+    for at, (a, b, choice) in enumerate(votes):
+        first, second = (versions[side] if versions else f"v{side}" for side in (a, b))
         number = f"{prefix}t{at}"
         rows[Turn].append(turn | {"id": number, "position": at})
         for side, version, text in (("A", first, "x" * 20), ("B", second, "x" * 10)):
             shown = {"id": number + side, "turn_id": number, "side": side, "text": text}
-            rows[Candidate].append(answer | shown | {"version_id": f"v{version}"})
+            rows[Candidate].append(answer | shown | {"version_id": version})
         sides = {"candidate_a_id": f"{number}A", "candidate_b_id": f"{number}B"}
-        versions = {"version_a_id": f"v{first}", "version_b_id": f"v{second}"}
+        shown_versions = {"version_a_id": first, "version_b_id": second}
         kept = {"id": f"{number}c", "turn_id": number, "choice": choice}
-        rows[Comparison].append(comparison | kept | sides | versions | more)
+        rows[Comparison].append(comparison | kept | sides | shown_versions | more)
     for kind, values in rows.items():
         opened.execute(insert(kind), values)

@@ -3,7 +3,7 @@ import { html, useEffect, useMemo, useRef, useState } from "/static/vendor/ui.js
 import { get, post } from "../frame/api.js";
 import { Markdown } from "../frame/markdown.js";
 import { Plot } from "../frame/plot.js";
-import { Badge, Button, Empty, Failure, Notice, Page, Progress, Tabs, When, toast, useLoad } from "../frame/parts.js";
+import { Badge, Button, Empty, Failure, LinkButton, Notice, Page, Progress, Tabs, When, toast, useLoad } from "../frame/parts.js";
 import { renamePlace } from "../frame/router.js";
 import { may } from "../frame/session.js";
 import { Decide, Pages, RunState, act, rollBack, shareText, span, stageName } from "./operate.js";
@@ -130,7 +130,7 @@ function Curves({ path, run, live }) {
   return html`<div>${run.win_rate && html`<p>Win rate against the version that was live: <strong>${shareText(run.win_rate)}</strong> of held-out questions.</p>`}
     <div class="plots">${plots.map((curve) => html`<${Plot} key=${curve.id} title=${curve.title} note=${curve.note} x=${curve.x} series=${curve.series} xLabel=${curve.step} />`)}</div>
     ${run.has_plot && html`<details class="picture"><summary>As a picture, to keep</summary>
-      <a href=${`${path}/plot.png`} download=${`run-${run.id}.png`}>Download</a>
+      <${LinkButton} href=${`${path}/plot.png`} download=${`run-${run.id}.png`}>Download</${LinkButton}>
       <img src=${`${path}/plot.png`} alt="All curves of this run; the tables above hold the same figures" loading="lazy" /></details>`}</div>`;
 }
 
