@@ -146,6 +146,7 @@ class Conducting:
                     self._settings.training.held_out_percent,
                     self._settings.answers.passages,
                     now() - timedelta(seconds=self._settings.voting.undo_s),
+                    self._settings.answers.source_bar,
                 )
                 vote_spreads.leave_pairs(opened, folder.path, self._settings.voting.scored_pairs)
             self._write(comparisons=count)

@@ -80,7 +80,7 @@ def _rows(opened: Session, person_id: str, terms: list[str], before: int) -> lis
     given: dict[str, Any] = {"before": before, "limit": BATCH}
     if opened.get_bind().dialect.name == "postgresql":
         statement = text(_POSTGRESQL)
-        given |= {"owner": f"'owner:{person_id}'", "query": " & ".join(f"{w}:*" for w in terms)}
+        given |= {"owner": f"'={person_id}'", "query": " & ".join(f"{w}:*" for w in terms)}
     else:
         statement = text(_SQLITE)
         prefixes = " AND ".join(f'"{word}"*' for word in terms)

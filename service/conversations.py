@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
+import sqlalchemy
 import structlog
-from sqlalchemy import Boolean, String, literal, tuple_, update
+from sqlalchemy import Boolean, Select, String, literal, tuple_, update
 from sqlmodel import Session, col, select
 
 import rlhf_engine
+from service import vote_pairs
 from service.errors import InvalidInputError, NotFoundError
 from service.tables import (
     Candidate,
@@ -70,6 +72,15 @@ def own_turn(opened: Session, person_id: str, turn_id: str) -> Turn:
     if turn is None:
         raise NotFoundError(f"you have no turn {turn_id!r}")
     return turn
+
+
+def deleted_turns() -> Select[tuple[str]]:
+    """The ids of the turns that their owners deleted, as a part of another statement."""
+    return (
+        sqlalchemy.select(col(Turn.id))
+        .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
+        .where(col(Conversation.deleted_at).is_not(None))
+    )
 
 
 def list_own(opened: Session, person: Person, after: str | None, limit: int) -> ConversationPage:
@@ -136,6 +147,8 @@ def delete(opened: Session, conversation: Conversation) -> None:
         .where(col(GoldAnswer.state) == "proposed", col(GoldAnswer.candidate_id).in_(answers))
         .values(state="removed")
     )
+    turns = opened.exec(select(Turn.id).where(Turn.conversation_id == conversation.id)).all()
+    vote_pairs.forget(opened, turns)
     log.info("conversation_deleted", conversation=conversation.id)
 
 

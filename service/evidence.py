@@ -67,15 +67,17 @@ def freeze_snapshot(
     held_out_percent: int,
     passages: int,
     settled_before: datetime | None = None,
+    source_bar: float = 0.0,
 ) -> Snapshot:
     """Freeze everything there is to learn from into `folder`.
 
-    `passages` is how many stand in a prompt when questions are answered. Votes that people
+    `passages` is how many stand in a prompt when questions are answered, `source_bar` how much of
+    the question each must hold. Votes that people
     gave since `settled_before` can still be undone and are left out. Raises SnapshotError
     where there is no gold answer to train on.
     """
     sides = read_sides(session, held_out_percent)
-    shown = gather_demonstrations(session, sides, passages)
+    shown = gather_demonstrations(session, sides, passages, source_bar)
     judged = gather_comparisons(session, sides, settled_before)
     thumbs = gather_thumbs(session, sides, settled_before)
     asked = [item.prompt for item in shown] + [item.prompt for item in judged]
@@ -119,7 +121,7 @@ def read_sides(session: Session, held_out_percent: int) -> Sides:
 
 
 def gather_demonstrations(
-    session: Session, sides: Sides, passages: int
+    session: Session, sides: Sides, passages: int, source_bar: float = 0.0
 ) -> list[records.Demonstration]:
     """One demonstration for each question with an accepted answer, passages as in service.
 
@@ -131,7 +133,7 @@ def gather_demonstrations(
     kept = [row for row in training if sides.of(row.question) != "exam"]
     if len(kept) < len(training):
         log.info("exam_questions_left_out_of_training", count=len(training) - len(kept))
-    return [_demonstration(session, row, sides, passages) for row in [*kept, *exam]]
+    return [_demonstration(session, row, sides, passages, source_bar) for row in [*kept, *exam]]
 
 
 def gather_comparisons(
@@ -197,9 +199,9 @@ def _newest_of_each_question(rows: Iterable[GoldAnswer]) -> list[GoldAnswer]:
 
 
 def _demonstration(
-    session: Session, row: GoldAnswer, sides: Sides, passages: int
+    session: Session, row: GoldAnswer, sides: Sides, passages: int, source_bar: float
 ) -> records.Demonstration:
-    shown = tuple(retrieve(session, row.question, passages))
+    shown = tuple(retrieve(session, row.question, passages, source_bar=source_bar))
     prompt = records.Prompt(row.id, row.question, shown, split=sides.of(row.question))
     return records.Demonstration(prompt, row.answer)
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from service.ballots import Ballot, optional_text
+from service.conversations import deleted_turns
 from service.database import changed_rows, insert_unless_there
 from service.errors import ConflictError, InvalidInputError, NotFoundError
 from service.tables import (
@@ -199,11 +200,15 @@ def own_correction(session: Session, person: Person, gold_answer_id: str) -> Gol
 
 
 def current_thumbs(session: Session, settled_before: datetime | None = None) -> Sequence[Thumb]:
-    """The thumbs in force (not replaced or withdrawn), oldest first; with `settled_before` given
-    before that moment."""
+    """The thumbs in force (not replaced or withdrawn, and not in a deleted conversation), oldest
+    first; with `settled_before` given before that moment."""
     later = aliased(Thumb)
     query = select(Thumb).where(
-        Thumb.value != 0, ~select(later.id).where(col(later.replaces_id) == col(Thumb.id)).exists()
+        Thumb.value != 0,
+        ~select(later.id).where(col(later.replaces_id) == col(Thumb.id)).exists(),
+        col(Thumb.candidate_id).not_in(
+            select(Candidate.id).where(col(Candidate.turn_id).in_(deleted_turns()))
+        ),
     )
     if settled_before is not None:
         # Simulated people undo nothing.
@@ -216,7 +221,11 @@ def _own_candidate(session: Session, person: Person, candidate_id: str) -> tuple
         select(Candidate, Turn)
         .join(Turn, col(Turn.id) == col(Candidate.turn_id))
         .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
-        .where(Candidate.id == candidate_id, Conversation.person_id == person.id)
+        .where(
+            Candidate.id == candidate_id,
+            Conversation.person_id == person.id,
+            col(Conversation.deleted_at).is_(None),
+        )
     )
     found = session.exec(query).first()
     if found is None:

@@ -24,7 +24,7 @@ from service.ballots import (
     comparison_row,
     withdrawal,
 )
-from service.conversations import own_turn
+from service.conversations import deleted_turns, own_turn
 from service.database import insert_unless_there
 from service.errors import ConflictError, InvalidInputError, NotFoundError
 from service.tables import (
@@ -132,14 +132,12 @@ def own_vote(session: Session, person: Person, vote_id: str) -> Comparison:
     return row
 
 
-def reveal(session: Session, person: Person, vote_id: str, undo_s: float = UNDO_S) -> Reveal:
-    """Which versions wrote the two answers of a vote; ConflictError while it is not settled, or
-    where it was withdrawn before it was."""
+def reveal(session: Session, person: Person, vote_id: str, undo_s: float = UNDO_S) -> Reveal | None:
+    """Which versions wrote the two answers of a vote; None while it is not settled, or where it
+    was withdrawn before it was. NotFoundError for somebody else's."""
     vote = own_vote(session, person, vote_id)
     if not may_know(_votes_of(session, person.id, vote.turn_id), undo_s):
-        raise ConflictError(
-            f"both versions are shown once a vote can no longer be undone, after {undo_s:.0f} s"
-        )
+        return None
     first, second = (_told(session, side) for side in (vote.candidate_a_id, vote.candidate_b_id))
     chosen = vote.choice if vote.choice in ("A", "B") else None
     return Reveal(first[0], second[0], first[1], second[1], chosen)
@@ -178,11 +176,13 @@ def current_comparisons(
     session: Session, settled_before: datetime | None = None
 ) -> Sequence[Comparison]:
     """The comparisons that say something of the answers and are in force, oldest first: not
-    replaced, withdrawn or skipped, and with `settled_before` given before that moment."""
+    replaced, withdrawn or skipped, not in a deleted conversation, and with `settled_before`
+    given before that moment."""
     later = aliased(Comparison)
     query = select(Comparison).where(
         col(Comparison.choice).in_(TRAINED_CHOICES),
         ~select(later.id).where(col(later.replaces_id) == col(Comparison.id)).exists(),
+        col(Comparison.turn_id).not_in(deleted_turns()),
     )
     if settled_before is not None:
         # Simulated people undo nothing.

@@ -66,8 +66,8 @@ class Me(msgspec.Struct):
 
 @get("/", include_in_schema=False, sync_to_thread=False)
 def page() -> File:
-    """The page."""
-    return File(STATIC / "index.html", media_type="text/html", content_disposition_type="inline")
+    """The chat."""
+    return File(STATIC / "shell.html", media_type="text/html", content_disposition_type="inline")
 
 
 @get(list(ADDRESSES), include_in_schema=False, sync_to_thread=False)

@@ -137,7 +137,8 @@ def _create_sqlite_search() -> None:
     )
 
 
-_OWNED = "array_to_tsvector(ARRAY['owner:' || {owner}]) || to_tsvector('english', {text})"
+# No word that is searched for begins with the sign that marks an owner.
+_OWNED = "array_to_tsvector(ARRAY['=' || {owner}]) || to_tsvector('english', {text})"
 
 
 def _create_postgresql_search() -> None:

@@ -13,6 +13,7 @@ import { Turn } from "./chat/turn.js";
 const DRAFT = "heed-draft";
 const TEMPORARY = "heed-temporary";
 const NEAR_END = 160;
+const AFTER_END_MS = 500;
 
 /** Another tab of the same person tells when it asked; `onTold(id)` is called for every change. */
 function useOtherTabs(onTold) {
@@ -165,13 +166,18 @@ function step(talk, by) {
 function Turns({ talk, branch, onCite }) {
   const box = useRef(null);
   const following = useRef(true);
+  const lastAsking = useRef(-Infinity);
   useEffect(() => {
     const watch = () => {
       const page = document.documentElement;
       following.current = page.scrollHeight - window.scrollY - window.innerHeight < NEAR_END;
     };
     window.addEventListener("scroll", watch, { passive: true });
-    const grown = new ResizeObserver(() => { if (following.current && talk.asking.peek()) window.scrollTo(0, document.documentElement.scrollHeight); });
+    const grown = new ResizeObserver(() => {
+      if (talk.asking.peek()) lastAsking.current = performance.now();
+      // What comes with an answer's end, such as the vote, is part of it.
+      if (following.current && performance.now() - lastAsking.current < AFTER_END_MS) window.scrollTo(0, document.documentElement.scrollHeight);
+    });
     grown.observe(box.current);
     return () => { window.removeEventListener("scroll", watch); grown.disconnect(); };
   }, []);

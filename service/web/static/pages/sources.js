@@ -103,7 +103,7 @@ function SourceForm({ plugins, source = null, folders = [], onClose, onDone }) {
     setBusy(true);
     setError(null);
     try {
-      if (source) await put(`/api/sources/${encodeURIComponent(source.name)}`, { plugin, purpose, options: given, generation: source.generation });
+      if (source) await put(`/api/sources/${encodeURIComponent(source.name)}/settings`, { plugin, purpose, options: given, generation: source.generation });
       else await post("/api/sources", { name, plugin, purpose, options: given });
       toast(source ? `${source.name} was changed.` : `${name} was added; it is read at the next sync.`);
       onDone();

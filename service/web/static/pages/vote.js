@@ -20,12 +20,13 @@ function Figures({ figures }) {
     ["The chat may still ask you today", left],
   ];
   return html`<section aria-labelledby="figures-head"><h2 id="figures-head">Your voting</h2>
-    <dl class="figures">${rows.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+    <dl class="own-voting">${rows.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     <p class="hint">Nobody is right all the time: some pairs are close. A day is counted in UTC.</p>
   </section>`;
 }
 
 function told({ kind, passed, version_a: a, version_b: b }) {
+  if (kind === "pair" && a === null) return "";
   if (kind === "pair") return `Your last pair: answer A was by version ${a}, answer B by version ${b}.`;
   if (passed === null) return "Your last pair was a check; you skipped it.";
   if (kind === "repeat") {
@@ -106,7 +107,7 @@ export default function VotePage() {
 
   const { offer, error, loading } = state;
   return html`<${Page} title="Vote" wide>
-    <p>Which of two answers is better? Your vote decides what Heed learns. Use the buttons, or the keys shown on them;
+    <p>Which of two answers is better? Your vote decides what Heed learns. Use the buttons, or the keys shown on them;${" "}
       <kbd>U</kbd> takes your last vote back.</p>
     <${Failure} error=${error} onRetry=${load} />
     <${LastPair} vote=${last} />

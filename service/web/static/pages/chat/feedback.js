@@ -47,10 +47,8 @@ export function Feedback({ answer, onChange }) {
   });
   return html`<footer class="feedback">
     <div class="row">
-      <${Button} kind="plain" aria-label="Good answer" aria-pressed=${String(thumb?.value === 1)} disabled=${busy} onClick=${() => press(1)}>
-        <span aria-hidden="true">👍</span> Good</${Button}>
-      <${Button} kind="plain" aria-label="Bad answer" aria-pressed=${String(thumb?.value === -1)} disabled=${busy} onClick=${() => press(-1)}>
-        <span aria-hidden="true">👎</span> Bad</${Button}>
+      <${Button} kind="plain" aria-label="Good answer" aria-pressed=${String(thumb?.value === 1)} disabled=${busy} onClick=${() => press(1)}>Good</${Button}>
+      <${Button} kind="plain" aria-label="Bad answer" aria-pressed=${String(thumb?.value === -1)} disabled=${busy} onClick=${() => press(-1)}>Bad</${Button}>
       ${thumb && open !== "why" && html`<${Button} kind="plain" onClick=${() => setOpen("why")}>Say why</${Button}>`}
       <${Button} kind="plain" aria-expanded=${String(open === "right")} onClick=${() => setOpen(open === "right" ? null : "right")}>The right answer is …</${Button}>
     </div>

@@ -76,8 +76,9 @@ function Entry({ row, current, onOpen, onChanged, onGone, onRenamed }) {
   const at = row.found_turn_id ? `?turn=${row.found_turn_id}` : "";
   return html`<li class="chat-entry">
     <a href=${`/chat/${row.id}${at}`} aria-current=${current ? "page" : null} onClick=${(event) => onOpen(event, row)}>
-      <span class="chat-title">${row.pinned && html`<span aria-hidden="true">📌 </span><span class="unseen">Pinned: </span>`}${row.title}</span>
+      <span class="chat-title">${row.title}</span>
       ${row.found && row.found !== row.title && html`<span class="found">${row.found}</span>`}</a>
+    ${row.pinned && html`<${Badge}>pinned</${Badge}>`}
     ${row.simulated && html`<${Badge}>simulated</${Badge}>`}
     <details class="more" ref=${actions}><summary aria-label=${`Rename, pin or delete: ${row.title}`}>⋯</summary>
       <div class="more-actions"><${Button} kind="plain" onClick=${() => setRenaming(true)}>Rename</${Button}>
