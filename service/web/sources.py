@@ -207,7 +207,7 @@ def make_source(operator: GivenPerson, parts: GivenParts, data: JSONBody[NewSour
         return _source(opened, parts, found, 0)
 
 
-@put("/api/sources/{name:str}", **ADVICE)
+@put("/api/sources/{name:str}/settings", **ADVICE)
 def change_source(
     operator: GivenPerson, parts: GivenParts, name: FromPath[str], data: JSONBody[ChangedSource]
 ) -> Source:

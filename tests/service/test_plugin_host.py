@@ -92,7 +92,7 @@ def test_the_built_in_plugins_are_found_by_their_entry_points() -> None:
     infos = {info.name: info for info in PluginHost.load().plugins()}
     assert sorted(infos) == BUILT_IN
     assert infos["faq_csv"].hooks == ("heed_data_source", "heed_options")
-    assert infos["concise"].hooks == ("heed_reward_signal",)
+    assert infos["concise"].hooks == ("heed_options", "heed_reward_signal")
     assert all(info.error is None and info.version for info in infos.values())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,16 @@ from sqlalchemy import Engine
 
 from service.app import create_app
 from service.settings import Settings, TrainingSettings
+from service.source_desk import SourceDesk
 
 ORIGIN = "http://127.0.0.1"
 
 
 @contextmanager
-def web_app(engine: Engine, home: Path, **over: Any) -> Iterator[Litestar]:
-    """The application on this database; nothing of it is started."""
+def web_app(
+    engine: Engine, home: Path, desk: SourceDesk | None = None, **over: Any
+) -> Iterator[Litestar]:
+    """The application on this database, with `desk` for its plugins; nothing of it is started."""
     settings: dict[str, Any] = {
         "home": home,
         "database_url": engine.url.render_as_string(hide_password=False),
@@ -31,6 +35,8 @@ def web_app(engine: Engine, home: Path, **over: Any) -> Iterator[Litestar]:
         "training": TrainingSettings(schedule=None),
     }
     app = create_app(Settings(**{**settings, **over}))
+    if desk is not None:
+        app.state["parts"] = dataclasses.replace(app.state.parts, sources=desk)
     try:
         yield app
     finally:
