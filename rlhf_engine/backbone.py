@@ -15,10 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
@@ -28,6 +27,9 @@ from rlhf_engine.base_policy import load_tokenizer
 from rlhf_engine.errors import BasePolicyError, PolicyVersionError
 from rlhf_engine.files import replaced, write_json
 from rlhf_engine.plan import LoraPlan
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -184,6 +186,8 @@ class Backbone:
         self, name: str, config: dict[str, Any], weights: dict[str, Tensor]
     ) -> None:
         """Add an adapter whose files were read before (see `read_adapter`)."""
+        from peft import set_peft_model_state_dict
+
         self._add(name, _plain_config(config))
         lora = {key: value for key, value in weights.items() if "lora_" in key}
         outcome = set_peft_model_state_dict(self._peft, lora, adapter_name=name)
@@ -244,6 +248,9 @@ class Backbone:
         return states
 
     def _add(self, name: str, config: LoraConfig) -> None:
+        # Imported where an adapter is: the base policy alone is served sooner.
+        from peft import PeftModel
+
         if self._peft is None:
             self._peft = PeftModel(self.model, config, adapter_name=name)
         else:
@@ -274,6 +281,8 @@ def default_device() -> str:
 
 def lora_config(model: Any, lora: LoraPlan, **extra: Any) -> LoraConfig:
     """LoRA on all linear layers of the last `top_layers` blocks (of all for None)."""
+    from peft import LoraConfig
+
     count = int(model.config.get_text_config().num_hidden_layers)
     lowest = 0 if lora.top_layers is None else max(0, count - lora.top_layers)
     present = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
@@ -300,6 +309,8 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def write_adapter(model: PeftModel, name: str, folder: Path, score: Tensor | None = None) -> None:
     """Write one adapter of a PEFT model as safetensors and JSON, each file atomically; with
     score heads [k, h], if given."""
+    from peft import get_peft_model_state_dict
+
     state = get_peft_model_state_dict(model, adapter_name=name)
     config = config_json(model.peft_config[name])
     if score is not None:
@@ -323,6 +334,8 @@ def config_json(config: LoraConfig) -> dict[str, Any]:
 
 def _plain_config(config: dict[str, Any]) -> LoraConfig:
     """Rank, scale and places of a stored adapter; whatever else it says is left aside."""
+    from peft import LoraConfig
+
     return LoraConfig(
         r=config["r"],
         lora_alpha=config["lora_alpha"],

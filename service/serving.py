@@ -21,7 +21,6 @@ from rlhf_engine.answer_events import Event
 from service import smoke
 from service.errors import HeedError, NotFoundError
 from service.settings import Settings
-from service.vllm_engine import VllmEngine
 
 EngineFactory = Callable[[Path, Settings], Any]
 
@@ -261,6 +260,8 @@ def _place(version_id: str, conversation_id: str) -> float:
 def make_engine(base: Path, settings: Settings) -> Any:
     """The engine that the settings ask for, not yet started."""
     if settings.vllm.urls:
+        from service.vllm_engine import VllmEngine
+
         return VllmEngine(base, settings.vllm, settings.answers.max_waiting)
     return rlhf_engine.TorchEngine(
         base,

@@ -11,10 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_engine import PolicyVersionFolder
 from tests.tiny import tiny_base
+from tests.versions import write_adapter
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "scipy", "matplotlib")
+HEAVY = (
+    *("torch", "transformers", "peft", "trl", "accelerate", "datasets", "scipy", "matplotlib"),
+    *("sklearn", "pandas", "evalica"),
+)
+UNUSED_IN_SERVICE = {"trl", "datasets", "matplotlib", "sklearn", "pandas", "evalica"}
 
 ENGINE_ALONE = "The engine knows neither the service nor the plugins nor their libraries"
 PLUGINS_ALONE = "Plugins know only the contract and their own client library"
@@ -86,6 +92,24 @@ def test_commands_that_do_not_train_leave_torch_unloaded(tmp_path: Path, command
         f"assert main(['sync']) == 0; assert main({command.split()!r}) in (0, 3)"
     )
     assert loaded_after(statement) == set()
+
+
+@pytest.mark.parametrize(("kind", "more"), [("base", {"peft"}), ("adapter", set())])
+def test_an_engine_loads_only_what_answers_need(tmp_path: Path, kind: str, more: set[str]) -> None:
+    """A server is ready the sooner."""
+    base = tiny_base(tmp_path / "base")
+    adapter = write_adapter(base, tmp_path / "adapter", 1) if kind == "adapter" else None
+    version = PolicyVersionFolder.store(adapter, base, tmp_path / "policies", {}).path
+    statement = (
+        "import rlhf_engine; from pathlib import Path; from service import smoke; "
+        f"base = Path({str(base)!r}); folder = Path({str(version)!r}); "
+        "engine = rlhf_engine.TorchEngine(base, 'float32', threads=1); engine.start(); "
+        "version = engine.load(rlhf_engine.PolicyVersionFolder.open(folder, base)); "
+        "smoke.try_out(engine, version, 384); engine.stop()"
+    )
+    loaded = loaded_after(statement)
+    assert {"torch", "transformers"} <= loaded
+    assert not loaded & (UNUSED_IN_SERVICE | more)
 
 
 def test_the_measure_sees_torch_where_it_is_loaded() -> None:

@@ -160,6 +160,7 @@ def _serve(home: Home, port: int) -> subprocess.Popen[bytes]:
         "HEED_BASE_POLICY": settings.base_policy,
         "HEED_THREADS": "1",
         "HEED_DTYPE": "float32",
+        "HEED_VISITORS": "employee",
         "HEED_ANSWERS__MAX_NEW_TOKENS": "8",
         "OMP_NUM_THREADS": "1",
     }
