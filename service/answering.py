@@ -152,7 +152,7 @@ class Answering:
         if asked is not None:
             return asked.buffer
         events = list(self.temporary.told(person.id, turn_id)) or await asyncio.to_thread(
-            told_again, self._database, person.id, turn_id
+            told_again, self._database, person.id, turn_id, self._settings.voting.undo_s
         )
         return TurnBuffer.told(events[1:] if after else events, before=after)
 

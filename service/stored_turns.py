@@ -128,8 +128,9 @@ def find_own_turn(database: Engine, person_id: str, turn_id: str) -> Turn:
         return own_turn(opened, person_id, turn_id)
 
 
-def told_again(database: Engine, person_id: str, turn_id: str) -> list[Event]:
-    """The events of a turn that is over, as its rows tell them, each answer in one piece.
+def told_again(database: Engine, person_id: str, turn_id: str, undo_s: float) -> list[Event]:
+    """The events of a turn that is over, as its rows tell them, each answer in one piece; versions
+    only where a vote has stood for `undo_s` seconds.
 
     NotFoundError where there is no such turn, or it is somebody else's.
     """
@@ -141,7 +142,7 @@ def told_again(database: Engine, person_id: str, turn_id: str) -> list[Event]:
             .where(Candidate.turn_id == turn_id)
             .order_by(col(Candidate.side))
         ).all()
-        blind = turn.compared and not knows_versions(opened, person_id, turn_id)
+        blind = turn.compared and not knows_versions(opened, person_id, turn_id, undo_s)
         ends = [
             AnswerEnded(row.side, row.id, row.text, row.finish_reason, None if blind else number)
             for row, number in rows

@@ -76,20 +76,23 @@ class TurnEntry(msgspec.Struct):
 
 
 def stored_turns(
-    opened: Session, person: Person, conversation_id: str, is_running: Running
+    opened: Session, person: Person, conversation_id: str, is_running: Running, undo_s: float
 ) -> list[TurnEntry]:
-    """All turns of a conversation, oldest first."""
+    """All turns of a conversation, oldest first; versions of two answers only where a vote on them
+    has stood for `undo_s` seconds."""
     query = (
         select(Turn)
         .where(Turn.conversation_id == conversation_id)
         .order_by(col(Turn.position), col(Turn.created_at), col(Turn.id))
     )
-    return _entries(opened, person, opened.exec(query).all(), is_running)
+    return _entries(opened, person, opened.exec(query).all(), is_running, undo_s)
 
 
-def stored_turn(opened: Session, person: Person, turn: Turn, is_running: Running) -> TurnEntry:
+def stored_turn(
+    opened: Session, person: Person, turn: Turn, is_running: Running, undo_s: float
+) -> TurnEntry:
     """One turn."""
-    return _entries(opened, person, [turn], is_running)[0]
+    return _entries(opened, person, [turn], is_running, undo_s)[0]
 
 
 def remembered_turns(chat: TemporaryChat, is_running: Running) -> list[TurnEntry]:
@@ -128,7 +131,7 @@ def remembered_turns(chat: TemporaryChat, is_running: Running) -> list[TurnEntry
 
 
 def _entries(
-    opened: Session, person: Person, turns: Sequence[Turn], is_running: Running
+    opened: Session, person: Person, turns: Sequence[Turn], is_running: Running, undo_s: float
 ) -> list[TurnEntry]:
     numbers = [turn.id for turn in turns]
     prompts = {turn.id: turn.prompt.get("passages", ()) for turn in turns}
@@ -147,7 +150,7 @@ def _entries(
     for turn in turns:
         given = votes.get(turn.id, [])
         vote = _in_force(given)
-        blind = turn.compared and not may_know(given)
+        blind = turn.compared and not may_know(given, undo_s)
         entries.append(
             TurnEntry(
                 id=turn.id,

@@ -165,7 +165,8 @@ def show_turn(person: GivenPerson, parts: GivenParts, turn_id: FromPath[str]) ->
     """One of one's own turns, with the feedback given on it."""
     with session(parts.database) as opened:
         turn = conversations.own_turn(opened, person.id, turn_id)
-        return stored_turn(opened, person, turn, parts.answering.is_running)
+        undo_s = parts.settings.voting.undo_s
+        return stored_turn(opened, person, turn, parts.answering.is_running, undo_s)
 
 
 async def _deleted(person: Person, parts: Parts, conversation_id: str) -> None:
@@ -212,7 +213,8 @@ def _remembered(person: Person, parts: Parts, conversation_id: str) -> Conversat
 def _stored(person: Person, parts: Parts, conversation_id: str) -> ConversationDetail:
     with session(parts.database) as opened:
         row = conversations.own_conversation(opened, person, conversation_id)
-        turns = stored_turns(opened, person, row.id, parts.answering.is_running)
+        undo_s = parts.settings.voting.undo_s
+        turns = stored_turns(opened, person, row.id, parts.answering.is_running, undo_s)
     return ConversationDetail(
         id=row.id,
         title=row.title,

@@ -140,7 +140,7 @@ def test_every_choice_has_its_key(browse: Browse, votes: Callable[[], list[Compa
         ("both_bad", None),
         ("skip", None),
     ]
-    total = page.locator(".figures > div", has_text="Your votes in all")
+    total = page.locator(".own-voting > div", has_text="Your votes in all")
     expect(total.locator("dd")).to_have_text("8")
 
 

@@ -144,6 +144,7 @@ function useReveal(vote, until, known, onReveal) {
     const look = async () => {
       try {
         const found = await get(`/api/my/feedback/comparisons/${vote.id}/reveal`);
+        if (found.version_a === null) return;
         setTold(found);
         onReveal?.(found);
       } catch {
