@@ -17,6 +17,7 @@
 // much, 0 both bad, S skip, U undo. Keys never count while something is typed.
 import { html, useEffect, useId, useRef, useState } from "/static/vendor/ui.js";
 import { get, post, remove } from "./api.js";
+import { singleKeys } from "./keys.js";
 import { Markdown } from "./markdown.js";
 import { Badge, Button, Failure, toast } from "./parts.js";
 
@@ -51,7 +52,7 @@ export function useKeys(on, onKey) {
   useEffect(() => {
     if (!on) return undefined;
     const listen = (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || typing(event.target)) return;
+      if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || typing(event.target) || !singleKeys.value) return;
       if (document.querySelector("dialog[open]")) return;
       if (latest.current(event.key.toLowerCase())) event.preventDefault();
     };

@@ -2,6 +2,7 @@
 import { html, useCallback, useEffect, useRef, useState } from "/static/vendor/ui.js";
 import { get, post } from "../frame/api.js";
 import { Comparison, takeBack, useKeys } from "../frame/comparison.js";
+import { KeySwitch } from "../frame/keys.js";
 import { Button, Empty, Failure, LinkButton, Page, useLoad } from "../frame/parts.js";
 
 const LATE_MS = 250;
@@ -22,6 +23,7 @@ function Figures({ figures }) {
   return html`<section aria-labelledby="figures-head"><h2 id="figures-head">Your voting</h2>
     <dl class="own-voting">${rows.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     <p class="hint">Nobody is right all the time: some pairs are close. A day is counted in UTC.</p>
+    <${KeySwitch} />
   </section>`;
 }
 

@@ -1,5 +1,6 @@
 // Keys of the chat page, and the list of them under "?".
 import { html } from "/static/vendor/ui.js";
+import { KeySwitch, singleKeys } from "/static/frame/keys.js";
 import { Dialog } from "/static/frame/parts.js";
 
 /** [keys as shown, what they do]; the votes' own keys are comparison.js's. */
@@ -27,11 +28,11 @@ export function actionOf(event) {
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return null;
   if (event.key === "Escape") return "escape";
-  if (typing(event.target)) return null;
+  if (typing(event.target) || !singleKeys.value) return null;
   return { "/": "write", "?": "help" }[event.key] ?? null;
 }
 
 export function Shortcuts({ onClose }) {
   return html`<${Dialog} title="Keyboard shortcuts" onClose=${onClose}><dl class="shortcuts">
-    ${LIST.map(([keys, does]) => html`<div key=${keys}><dt><kbd>${keys}</kbd></dt><dd>${does}</dd></div>`)}</dl></${Dialog}>`;
+    ${LIST.map(([keys, does]) => html`<div key=${keys}><dt><kbd>${keys}</kbd></dt><dd>${does}</dd></div>`)}</dl><${KeySwitch} /></${Dialog}>`;
 }
