@@ -24,7 +24,7 @@ from tests.versions import store_version
 
 looks = pytest.mark.parametrize(
     ("width", "theme"),
-    [("desktop", "light"), ("desktop", "dark"), ("phone", "light"), ("phone", "dark")],
+    [("desktop", "light"), ("desktop", "dark"), ("phone", "dark")],
 )
 
 
@@ -77,6 +77,7 @@ def at_work(page_database: Engine, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def settled(page: Page) -> None:
     expect(page.get_by_text("Loading…")).to_have_count(0)
+    expect(page.get_by_text("Counting the votes…")).to_have_count(0, timeout=20_000)
     expect(page.get_by_role("heading", level=1)).to_be_visible()
 
 
@@ -232,7 +233,8 @@ def test_the_leaderboard_tells_who_wins_and_how_sure_that_is(
     expect(row).to_contain_text(re.compile(r"65% \(5\d% to 7\d%\)"), timeout=20_000)
     expect(row).to_contain_text("100")
     expect(page.get_by_text("Sides matter too much.")).to_be_visible()
-    expect(page.get_by_text(re.compile(r"chosen first|89% \(81% to 94%\)"))).to_be_visible()
+    # Of 90 votes with a winner here, and 30 on answers of version 0 alone: 80 + 15 of 120.
+    expect(page.get_by_text(re.compile(r"79% \(7\d% to 8\d%\) of 120 votes"))).to_be_visible()
     page.get_by_label("As if all answers were equally long").press("Space")
     equal = page.get_by_role("region", name="Versions as if all answers were equally long")
     expect(equal).to_be_visible()

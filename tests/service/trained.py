@@ -221,6 +221,7 @@ def _compared(
 
 def _answered(opened: Any, chat: Conversation, version: str, at: int) -> str:
     turn = Turn(conversation_id=chat.id, position=100 + at, question="And then?")
+    turn.prompt = to_json(Prompt(turn.id, turn.question))
     opened.add(turn)
     opened.flush()
     row = Candidate(turn_id=turn.id, version_id=version, text="Then.", finish_reason="stop", seed=1)

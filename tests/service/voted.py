@@ -77,7 +77,8 @@ def write_votes(
     for at, (a, b, choice) in enumerate(votes):
         first, second = (versions[side] if versions else f"v{side}" for side in (a, b))
         number = f"{prefix}t{at}"
-        rows[Turn].append(turn | {"id": number, "position": at})
+        prompt = {"id": number, "question": "How many?"}
+        rows[Turn].append(turn | {"id": number, "position": at, "prompt": prompt})
         for side, version, text in (("A", first, "x" * 20), ("B", second, "x" * 10)):
             shown = {"id": number + side, "turn_id": number, "side": side, "text": text}
             rows[Candidate].append(answer | shown | {"version_id": version})

@@ -40,7 +40,7 @@ function Board({ data, equal }) {
   const share = (row) => (equal ? row.at_equal_length : row.share);
   const rank = (row) => (equal ? row.rank_at_equal_length : row.rank);
   const rows = [...data.rows].sort((one, other) => share(other).value - share(one).value);
-  const name = (row) => (may("reviewer") ? html`<a href=${`/policies/${row.version}`}>version ${row.version}</a>` : `version ${row.version}`);
+  const name = (row) => (may("reviewer") ? html`<a class="named" href=${`/policies/${row.version}`}>version ${row.version}</a>` : `version ${row.version}`);
   const columns = [
     { label: "Place", align: "end", cell: rank },
     { label: "Version", header: true, cell: (row) => html`${name(row)}${row.version === data.reference ? html` <${Badge}>measure</${Badge}>` : ""}` },

@@ -31,7 +31,7 @@ export function Standing({ version }) {
 
 function Versions({ versions }) {
   const columns = [
-    { label: "Version", header: true, cell: (row) => html`<a href=${`/policies/${row.number}`}>version ${row.number}</a>` },
+    { label: "Version", header: true, cell: (row) => html`<a class="named" href=${`/policies/${row.number}`}>version ${row.number}</a>` },
     { label: "State", cell: (row) => html`<${Standing} version=${row} />` },
     { label: "Made", cell: (row) => html`<${When} at=${row.created_at} />` },
     { label: "How", cell: (row) => kindName(row.kind) },

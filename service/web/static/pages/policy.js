@@ -44,9 +44,10 @@ function Line({ line }) {
 function Source({ one }) {
   const to = (kind) => `/runs/${one.run_id}?tab=learnt&of=${kind}`;
   const { counts } = one;
+  const byVotes = one.kind !== "sft";
   return html`<p>Trained by <a href=${`/runs/${one.run_id}`}>the run of <${When} at=${one.trained_at} /></a>${counts ? " on:" : ", whose files are no longer there."}</p>
     ${counts && html`<ul class="row links">
-      <li><a href=${to("votes")}>${counts.comparisons} votes</a></li><li><a href=${to("thumbs")}>${counts.thumbs ?? 0} thumbs</a></li>
+      ${byVotes && html`<li><a href=${to("votes")}>${counts.comparisons} votes</a></li><li><a href=${to("thumbs")}>${counts.thumbs ?? 0} thumbs</a></li>`}
       <li><a href=${to("gold-answers")}>${counts.demonstrations} right answers</a></li><li><a href=${to("documents")}>documents</a></li></ul>
       <p class="quiet">Snapshot <code>${one.snapshot_hash?.slice(0, 16)}</code></p>`}`;
 }

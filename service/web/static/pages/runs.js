@@ -76,7 +76,7 @@ function AtWork({ run }) {
 
 function List({ runs }) {
   const columns = [
-    { label: "Run", header: true, cell: (run) => html`<a href=${`/runs/${run.id}`}><${When} at=${run.started_at ?? run.created_at} /></a>` },
+    { label: "Run", header: true, cell: (run) => html`<a class="named" href=${`/runs/${run.id}`}><${When} at=${run.started_at ?? run.created_at} /></a>` },
     { label: "State", cell: (run) => html`<${RunState} state=${run.state} />` },
     { label: "Begun by", cell: (run) => (run.at_schedule ? "the schedule" : run.requested_by) },
     { label: "Why", cell: (run) => run.reason },

@@ -124,7 +124,7 @@ function SourceForm({ plugins, source = null, folders = [], onClose, onDone }) {
     <${Failure} error=${error} />
     <div class="row end"><${Button} onClick=${() => setTried({ name: name || "trial", plugin, purpose, options: given })}>Test and preview</${Button}
       ><${Button} kind="primary" type="submit" busy=${busy}>${source ? "Save" : "Add"}</${Button}></div>
-    ${tried && html`<section aria-label="Preview"><${Look} key=${JSON.stringify(tried)} path="/api/sources/preview" body=${tried} /></section>`}
+    ${tried && html`<section aria-label="Preview"><${Look} key=${JSON.stringify(tried)} path="/api/preview-source" body=${tried} /></section>`}
   </form></${Dialog}>`;
 }
 
