@@ -1,6 +1,7 @@
 // The shell: navigation around whichever page the address names.
 import { html, render, useEffect, useErrorBoundary, useRef, useState } from "/static/vendor/ui.js";
 import { post } from "./api.js";
+import { Notices } from "./notices.js";
 import { Badge, Button, Confirmation, Empty, Failure, LinkButton, Toasts } from "./parts.js";
 import { go, moves, place } from "./router.js";
 import { ROUTES } from "./routes.js";
@@ -30,7 +31,7 @@ function Top({ open, onMenu }) {
     <a class="brand" href="/">Heed</a>
     ${me.value && html`<${Badge} kind=${me.value.version === null ? "warn" : ""} title="The policy version that answers now">
       ${me.value.version === null ? "starting" : `version ${me.value.version}`}</${Badge}>`}
-    <div id="notices"></div>
+    ${me.value && html`<${Notices} />`}
     ${!me.value && html`<${Theme} />`}
   </header>`;
 }

@@ -7,6 +7,8 @@ import { QuestionBox } from "./composer.js";
 import { Feedback } from "./feedback.js";
 import { siblingsOf } from "./talk.js";
 
+const SETTLED_MS = 100;
+
 export function Turn({ talk, turn, last, onCite }) {
   const editing = talk.editing.value === turn.id;
   const setEditing = (on) => { talk.editing.value = on ? turn.id : null; };
@@ -95,6 +97,10 @@ function Pair({ talk, turn, last, onCite }) {
     // Keys vote from here on; whoever has begun to write goes on writing.
     const typing = document.activeElement?.matches?.("textarea, input") && document.activeElement.value !== "";
     if (over && begunHere.current && last && !typing && !document.querySelector("dialog[open]")) frame.current?.focus({ preventScroll: true });
+    // On a small window the end of the vote would be seen, and not what it is about.
+    if (over && begunHere.current && last && frame.current?.offsetHeight > window.innerHeight / 2) {
+      setTimeout(() => frame.current?.scrollIntoView({ block: "start" }), SETTLED_MS);
+    }
   }, [over]);
   const known = versions.A?.version != null && versions.B?.version != null;
   const reveal = useMemo(() => (known ? {
