@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from litestar import get, post
@@ -17,8 +17,6 @@ from service.web.parts import GivenParts
 from service.web.rights import needs
 from service.web.sessions import GivenPerson
 
-Queue = Literal["corrections", "answers", "questions", "verified"]
-Told = Literal["answers", "questions"]
 KINDS = {"answers": "answer", "questions": "question"}
 ADVICE: Any = {"tags": ["Review"], "sync_to_thread": True}
 RIGHTS: Any = {"security": needs("reviewer", None)}
@@ -127,18 +125,20 @@ def list_queue(
     return Items([_shown(item) for item in listed.items], str(listed.next) if listed.next else None)
 
 
-@post("/api/review/corrections/{correction_id:str}/accept", **ADVICE, **RIGHTS)
+@post("/api/review/{queue:str}/{item_id:str}/accept", **ADVICE, **RIGHTS)
 def accept_correction(
     reviewer: GivenPerson,
     parts: GivenParts,
-    correction_id: FromPath[str],
+    queue: FromPath[str],
+    item_id: FromPath[str],
     data: JSONBody[RightAnswer],
 ) -> Verified:
     """Accept a correction as it stands here: it is shown at once, and trained on later."""
+    _only("corrections", queue)
     with session(parts.database) as opened:
         row = corrections.accept(
             opened,
-            correction_id,
+            item_id,
             reviewer.name,
             reviewer,
             question=data.question,
@@ -147,66 +147,83 @@ def accept_correction(
         return Verified(row.id, row.question, row.answer, row.by)
 
 
-@post("/api/review/corrections/{correction_id:str}/reject", **ADVICE, **RIGHTS)
+@post("/api/review/{queue:str}/{item_id:str}/reject", **ADVICE, **RIGHTS)
 def reject_correction(
-    reviewer: GivenPerson, parts: GivenParts, correction_id: FromPath[str], data: JSONBody[Reason]
+    reviewer: GivenPerson,
+    parts: GivenParts,
+    queue: FromPath[str],
+    item_id: FromPath[str],
+    data: JSONBody[Reason],
 ) -> Decided:
     """Leave a correction out for good; whoever proposed it is told the reason."""
+    _only("corrections", queue)
     reason = _needed(data.reason)
     with session(parts.database) as opened:
-        corrections.reject(opened, correction_id, reviewer.name, reason, reviewer)
+        corrections.reject(opened, item_id, reviewer.name, reason, reviewer)
         return Decided(Waiting(**review.count_waiting(opened)))
 
 
-@post("/api/review/{queue:str}/{target_id:str}/answer", **ADVICE, **RIGHTS)
+@post("/api/review/{queue:str}/{item_id:str}/answer", **ADVICE, **RIGHTS)
 def write_answer(
     reviewer: GivenPerson,
     parts: GivenParts,
     queue: FromPath[str],
-    target_id: FromPath[str],
+    item_id: FromPath[str],
     data: JSONBody[RightAnswer],
 ) -> Verified:
     """Write the right answer to a reported answer or a question without a source."""
     kind = _kind(queue)
     with session(parts.database) as opened:
-        row = review.write_answer(opened, kind, target_id, reviewer, data.question, data.answer)
+        row = review.write_answer(opened, kind, item_id, reviewer, data.question, data.answer)
         return Verified(row.id, row.question, row.answer, row.by)
 
 
-@post("/api/review/{queue:str}/{target_id:str}/settle", **ADVICE, **RIGHTS)
+@post("/api/review/{queue:str}/{item_id:str}/settle", **ADVICE, **RIGHTS)
 def settle(
     reviewer: GivenPerson,
     parts: GivenParts,
     queue: FromPath[str],
-    target_id: FromPath[str],
+    item_id: FromPath[str],
     data: JSONBody[Reason],
 ) -> Decided:
     """Take a reported answer or a question off the queue, with nothing else done."""
     kind = _kind(queue)
     with session(parts.database) as opened:
-        review.settle(opened, kind, target_id, reviewer, data.reason)
+        review.settle(opened, kind, item_id, reviewer, data.reason)
         return Decided(Waiting(**review.count_waiting(opened)))
 
 
-@post("/api/review/verified/{verified_id:str}/withdraw", **ADVICE, **RIGHTS)
+@post("/api/review/{queue:str}/{item_id:str}/withdraw", **ADVICE, **RIGHTS)
 def withdraw_verified(
-    reviewer: GivenPerson, parts: GivenParts, verified_id: FromPath[str], data: JSONBody[Reason]
+    reviewer: GivenPerson,
+    parts: GivenParts,
+    queue: FromPath[str],
+    item_id: FromPath[str],
+    data: JSONBody[Reason],
 ) -> Decided:
     """Show a verified answer no longer, and train on it no longer."""
+    _only("verified", queue)
     reason = _needed(data.reason)
     with session(parts.database) as opened:
-        verified.withdraw(opened, verified_id, reviewer.name, reason, reviewer)
+        verified.withdraw(opened, item_id, reviewer.name, reason, reviewer)
         return Decided(Waiting(**review.count_waiting(opened)))
 
 
-@post("/api/review/verified/{verified_id:str}/confirm", **ADVICE, **RIGHTS)
+@post("/api/review/{queue:str}/{item_id:str}/confirm", **ADVICE, **RIGHTS)
 def confirm_verified(
-    reviewer: GivenPerson, parts: GivenParts, verified_id: FromPath[str]
+    reviewer: GivenPerson, parts: GivenParts, queue: FromPath[str], item_id: FromPath[str]
 ) -> Decided:
     """Show a verified answer again although a passage it rests on has changed."""
+    _only("verified", queue)
     with session(parts.database) as opened:
-        verified.confirm(opened, verified_id, reviewer.name, reviewer)
+        verified.confirm(opened, item_id, reviewer.name, reviewer)
         return Decided(Waiting(**review.count_waiting(opened)))
+
+
+def _only(known: str, queue: str) -> None:
+    # The router would not find a queue's own page beside a path that begins with its name.
+    if queue != known:
+        raise NotFoundError(f"this is done to {known} only, not to {queue!r}")
 
 
 def _kind(queue: str) -> str:

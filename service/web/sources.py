@@ -182,7 +182,7 @@ def show_source(operator: GivenPerson, parts: GivenParts, name: FromPath[str]) -
     return SourceDetail(source, [_report(report, None) for report in held.reports])
 
 
-@post("/api/sources/preview", status_code=200, **ADVICE)
+@post("/api/preview-source", status_code=200, **ADVICE)
 def preview(operator: GivenPerson, parts: GivenParts, data: JSONBody[NewSource]) -> Looked:  # noqa: ARG001 - as above
     """Try a source with these settings: its first records, nothing is stored."""
     return _looked(parts, _checked(parts, data.name, data))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
+from sqlmodel import select
 
 from rlhf_engine.records import Prompt, PromptPassage, to_json
 from service.database import session
@@ -74,8 +75,12 @@ def make_talk(
         for side, answer in zip(sides, answers, strict=True)
     ]
     with session(engine) as opened:
-        if opened.get(PolicyVersion, BASE) is None:
+        # A running server has a version 0 of its own.
+        base = opened.exec(select(PolicyVersion.id).where(PolicyVersion.number == 0)).first()
+        if base is None:
             opened.add(PolicyVersion(id=BASE, number=0, state="live"))
+        for candidate in candidates:
+            candidate.version_id = base or BASE
         conversation = Conversation(person_id=person.id, title=question, simulated=simulated)
         for row in (person, conversation):
             opened.add(row)

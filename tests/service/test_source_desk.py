@@ -142,11 +142,11 @@ def test_sources_are_listed_with_their_plugins_and_next_sync(operator: Caller) -
 def test_a_source_is_tried_before_it_is_made(
     engine: Engine, operator: Caller, folder: Path
 ) -> None:
-    looked = operator.post("/api/sources/preview", handbook(folder)).json()
+    looked = operator.post("/api/preview-source", handbook(folder)).json()
     assert looked["error"] is None
     assert [record["kind"] for record in looked["records"]] == ["document", "gold pair"]
     assert "opens at six" in looked["records"][0]["text"]
-    wrong = operator.post("/api/sources/preview", handbook(folder, pattern="*.txt")).json()
+    wrong = operator.post("/api/preview-source", handbook(folder, pattern="*.txt")).json()
     assert "holds no file that matches" in wrong["error"]
     with session(engine) as opened:
         assert opened.exec(select(StoredDocument)).all() == []
