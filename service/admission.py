@@ -57,8 +57,9 @@ class Admission:
         """
         if self.closed:
             raise NotReadyError("the server is stopping; ask again in a moment")
-        if not self._serving.ready:
-            raise NotReadyError(self._serving.waits_for)
+        trouble = self._serving.trouble
+        if trouble is not None:
+            raise NotReadyError(trouble)
         stats = self._stats()
         too_many = stats.waiting >= self._limits.max_waiting
         if too_many or self._pace.is_late(stats, answers, self._limits.slowest_first_token):

@@ -31,8 +31,8 @@ def askable(opened: Session, serving: Serving) -> list[Askable]:
 
     NotReadyError while questions are not answered.
     """
-    if not serving.ready:
-        raise NotReadyError(serving.waits_for)
+    if serving.trouble is not None:
+        raise NotReadyError(serving.trouble)
     loaded = col(PolicyVersion.id).in_(serving.loaded())
     newest = select(PolicyVersion).where(loaded).order_by(col(PolicyVersion.number).desc())
     versions = {version.id: version for version in opened.exec(newest)}

@@ -19,6 +19,7 @@ import structlog
 import rlhf_engine
 from rlhf_engine.answer_events import Event
 from service import smoke
+from service.engine_watch import engine_trouble
 from service.errors import HeedError, NotFoundError
 from service.settings import Settings
 
@@ -54,12 +55,19 @@ class Serving:
         self._aliases: dict[str, str] = {}
         self.base: Path | None = None
         self.waits_for = "the base policy is still loading"
-        """What keeps questions from being answered, while `ready` is false."""
+        """What keeps the first version from being loaded, or that the server stops."""
 
     @property
     def ready(self) -> bool:
-        """Whether questions are answered."""
-        return self.live_id is not None
+        """Whether questions are answered: a version is live, and its engine can be asked."""
+        return self.trouble is None
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps questions from being answered, in words; None where nothing does."""
+        if self.live_id is None:
+            return self.waits_for
+        return engine_trouble(self.stats())
 
     @property
     def live_id(self) -> str | None:

@@ -10,7 +10,7 @@ from litestar import Response, get
 from sqlmodel import select
 
 from service.database import session
-from service.engine_watch import engine_trouble, lasting_trouble
+from service.engine_watch import lasting_trouble
 from service.errors import HeedError
 from service.web.parts import GivenParts, Parts
 from service.web.problems import RETRY_AFTER_S
@@ -55,9 +55,7 @@ async def ready(parts: GivenParts) -> Response[Ready]:
 def _missing(parts: Parts) -> str | None:
     if parts.answering.stopping:
         return "the server is stopping"
-    if not parts.serving.ready:
-        return parts.serving.waits_for
-    return engine_trouble(parts.serving.stats())
+    return parts.serving.trouble
 
 
 def _missing_database(parts: Parts) -> str | None:

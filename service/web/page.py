@@ -89,5 +89,5 @@ def me(guest: GivenAsker, parts: GivenParts) -> Me:
         method=guest.method,
         operator=may(role, "operator"),
         version=parts.serving.number(live_id) if live_id else None,
-        waits_for=None if live_id else parts.serving.waits_for,
+        waits_for=parts.serving.trouble,
     )

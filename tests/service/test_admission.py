@@ -21,8 +21,7 @@ FULL = replace(IDLE, active=16, taken=16)
 class Loaded:
     """A serving whose engine is in the state that a test says."""
 
-    waits_for = "the base policy is still loading"
-    ready = True
+    trouble: str | None = None
 
     def __init__(self) -> None:
         self.now = IDLE
@@ -136,9 +135,9 @@ def test_one_person_has_their_share_until_a_turn_is_over(loaded: Loaded) -> None
 
 def test_nothing_is_taken_before_the_engine_is_there_and_after_the_end(loaded: Loaded) -> None:
     admission = admission_of(loaded)
-    loaded.ready = False
+    loaded.trouble = "the base policy is still loading"
     with pytest.raises(NotReadyError, match="still loading"):
         admission.check()
-    loaded.ready, admission.closed = True, True
+    loaded.trouble, admission.closed = None, True
     with pytest.raises(NotReadyError, match="stopping"):
         admission.check()

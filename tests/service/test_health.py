@@ -11,6 +11,7 @@ import rlhf_engine
 from rlhf_engine.answer_events import EngineStats
 from service.database import migrate, open_database
 from service.engine_watch import STALLED_S, engine_trouble, lasting_trouble
+from service.serving import Serving
 from service.settings import Settings
 from tests.journeys.conftest import settings_for
 from tests.journeys.server import serving
@@ -51,4 +52,38 @@ def test_a_server_whose_engine_has_ended_is_neither_live_nor_ready(tmp_path: Pat
             response = httpx.get(f"{served.url}/health/{path}")
             assert response.status_code == 503
             assert "engine has ended" in response.json()[key]
+        visitor = served.visitor()
+        for path, body in (
+            ("/api/ask", {"question": "Who?"}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Who?"}]}),
+        ):
+            refused = visitor.post(path, json={"model": "heed", **body} if "v1" in path else body)
+            assert refused.status_code == 503
+            assert "engine has ended" in refused.text
+            assert int(refused.headers["retry-after"]) >= 1
     database.dispose()
+
+
+def test_a_serving_is_ready_only_while_its_engine_is(tmp_path: Path) -> None:
+    class Away:
+        """An engine whose servers come and go."""
+
+        now = RESTING
+
+        def start(self) -> None: ...
+
+        def stats(self) -> EngineStats:
+            return self.now
+
+    engine = Away()
+    serving = Serving(Settings(home=tmp_path), lambda _base, _settings: engine)
+    assert (serving.ready, serving.trouble) == (False, "the base policy is still loading")
+    serving.open(tmp_path)
+    assert not serving.ready
+    serving.make_live("v")
+    assert (serving.ready, serving.trouble) == (True, None)
+    engine.now = replace(RESTING, ready=False)
+    assert not serving.ready
+    assert "tried again" in str(serving.trouble)
+    engine.now = RESTING
+    assert serving.ready
