@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -89,6 +91,21 @@ class Served:
         """What the server runs on."""
         loop: asyncio.AbstractEventLoop = self._server.servers[0].get_loop()
         return loop
+
+    @property
+    def listening(self) -> socket.socket:
+        """Where it takes connections."""
+        return socket.socket(fileno=os.dup(self._server.servers[0].sockets[0].fileno()))
+
+    @property
+    def held_back(self) -> list[int]:
+        """Bytes that wait in the server, of each connection that takes no more for now."""
+        connections: list[Any] = list(self._server.server_state.connections)
+        return [
+            each.transport.get_write_buffer_size()
+            for each in connections
+            if each.flow is not None and each.flow.write_paused
+        ]
 
     def visitor(self) -> Visitor:
         """A new visitor, who has opened the page."""

@@ -172,25 +172,65 @@ def test_a_question_that_waits_too_long_is_dropped(small: Callable[..., Any]) ->
         assert "event: done" in text
 
 
-def test_who_leaves_frees_the_slot_at_once(
+class HeldEngine(rlhf_engine.TorchEngine):  # type: ignore[misc]
+    """One answer at a time. What it tells, and what it is told, stands in `log` by the number of
+    the question; the first question's tokens after the third wait for `released`."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__(base, "float32", threads=1, max_rows=1)
+        self.log: list[tuple[int, str]] = []
+        self.released = threading.Event()
+        self._asked = 0
+
+    def submit(self, *arguments: Any, **more: Any) -> Any:
+        *before, on_event = arguments
+        number = self._asked
+        self._asked += 1
+
+        def held(told: Any) -> None:
+            self.log.append((number, type(told).__name__))
+            on_event(told)
+            if number == 0 and len(self.log) > 3:
+                assert self.released.wait(60)
+
+        job = super().submit(*before, held, **more)
+        cancel = job.cancel
+
+        def cancelled() -> None:
+            self.log.append((number, "cancel"))
+            cancel()
+
+        job.cancel = cancelled
+        return job
+
+
+def test_who_leaves_frees_the_slot_within_one_step(
     make_settings: Callable[..., Settings], engine: Engine, tireless: Path, handbook: None
 ) -> None:
-    """Half a second holds hundreds of the tiny policy's steps; the answer would take longer."""
-    answers = {**LONG, "max_new_tokens": 900}
-    engines: list[rlhf_engine.TorchEngine] = []
+    """The engine stands still in the midst of a step while one client leaves and another waits;
+    then the first question gets no more than the token of one more step."""
+    engines: list[HeldEngine] = []
 
-    def made(base: Path, settings: Settings) -> rlhf_engine.TorchEngine:
-        engines.append(slow_engine(base, settings))
+    def made(base: Path, _settings: Settings) -> HeldEngine:
+        engines.append(HeldEngine(base))
         return engines[0]
 
-    settings = make_settings(base_policy=str(tireless), answers=answers)
+    settings = make_settings(base_policy=str(tireless), answers=LONG)
     with serving(settings, engine, engine_factory=made) as served:
-        visitor = served.visitor()
-        with asking([visitor]) as (stream,):
+        held, (first, second) = engines[0], (served.visitor(), served.visitor())
+        with asking([first]) as (stream,):
             next(stream.iter_text())
-            eventually(lambda: engines[0].stats().active == 1)
-        drawn = engines[0].stats().tokens
-        eventually(lambda: engines[0].stats().active == 0)
-        stats = engines[0].stats()
-        assert stats.failed == 1
-        assert stats.tokens - drawn < 300
+            eventually(lambda: len(held.log) > 3)
+            with asking([second]):
+                eventually(lambda: held.stats().waiting == 1)
+                stream.close()
+                eventually(lambda: (0, "cancel") in held.log)
+                held.released.set()
+                eventually(lambda: (1, "Token") in held.log)
+                log = list(held.log)
+    after = log[log.index((0, "cancel")) + 1 :]
+    told = [entry for entry in after if entry[1] != "cancel"]
+    assert told[: told.index((1, "Token"))] in (
+        [(0, "Failed")],
+        [(0, "Token"), (0, "Failed")],
+    )

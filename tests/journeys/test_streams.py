@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 from sqlmodel import select
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
+import rlhf_engine
 from service import answering
 from service.database import session
 from service.settings import Settings
@@ -196,16 +199,16 @@ def test_a_turn_is_stopped_by_its_owner_and_its_answer_kept(talkative: Served) -
     assert len(row.token_ids) < 400
 
 
-def test_a_reader_who_does_not_read_holds_no_engine_slot_and_loses_nothing(
-    talkative: Served,
-) -> None:
-    """The server's buffers fill up; the answer ends all the same and is read afterwards."""
-    visitor = talkative.visitor()
-    host, port = talkative.url.removeprefix("http://").split(":")
-    body = f'{{"question": "{QUESTION}", "compare": true}}'
+@contextmanager
+def not_reading(served: Served, visitor: Visitor, body: str) -> Iterator[socket.socket]:
+    """A connection that asks and takes nothing; all buffers are as small as the kernel allows,
+    so that the server cannot send."""
+    host, port = served.url.removeprefix("http://").split(":")
+    # What the server accepts has the listening socket's.
+    with served.listening as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     cookie = f"heed_session={visitor.cookies['heed_session']}"
     with socket.socket() as slow:
-        # As small as the kernel allows, so that the server's sends block early.
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         slow.settimeout(60)
         slow.connect((host, int(port)))
@@ -214,14 +217,31 @@ def test_a_reader_who_does_not_read_holds_no_engine_slot_and_loses_nothing(
             f"Content-Type: application/json\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
+        yield slow
 
-        def both() -> bool:
-            with session(talkative.engine) as opened:
-                return len(opened.exec(select(Candidate)).all()) == 2
 
-        eventually(both)
-        text = b""
-        while piece := slow.recv(65536):
-            text += piece
-    assert text.count(b"event: token") >= 800
+def test_a_reader_who_does_not_read_holds_up_nobody_and_loses_nothing(
+    make_settings: Callable[..., Settings], engine: Engine, tireless: Path, handbook: None
+) -> None:
+    """One pair of answers at a time. That of the reader who does not read ends all the same, and
+    the next question is answered; the server holds no more than its buffer; nothing is lost."""
+
+    def pair_at_a_time(base: Path, _settings: Settings) -> rlhf_engine.TorchEngine:
+        return rlhf_engine.TorchEngine(base, "float32", threads=1, max_rows=2)
+
+    settings = make_settings(base_policy=str(tireless), answers={**LONG, "max_new_tokens": 900})
+    with serving(settings, engine, engine_factory=pair_at_a_time) as served:
+        visitor, other = served.visitor(), served.visitor()
+        body = f'{{"question": "{QUESTION}", "compare": true}}'
+        with not_reading(served, visitor, body) as slow:
+            eventually(lambda: served.held_back)
+            assert other.ask(QUESTION).last == "done"
+            with session(engine) as opened:
+                assert len(opened.exec(select(Candidate)).all()) == 3
+            (waiting,) = served.held_back
+            assert waiting < HIGH_WATER_LIMIT + 1024
+            text = b""
+            while piece := slow.recv(65536):
+                text += piece
+    assert text.count(b"event: token") >= 1800
     assert b"event: done" in text
