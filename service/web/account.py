@@ -19,7 +19,7 @@ from service.sign_in import check_password
 from service.tables import Person
 from service.web.parts import GivenParts
 from service.web.rights import needs
-from service.web.sessions import GivenAsker, GivenPerson, begin_session, send_session
+from service.web.sessions import GivenAsker, GivenPerson, begin_session, drop_session
 from service.web.sign_in import address_of
 
 AnyRequest = Request[Any, Any, Any]
@@ -174,7 +174,7 @@ def sign_out_everywhere(request: AnyRequest, person: GivenPerson, parts: GivenPa
     with session(parts.database) as opened:
         sign_in_sessions.end_all(opened, person.id)
         audit.record(opened, person, "sign_in.ended_everywhere", f"person:{person.id}")
-    send_session(request, parts.settings, "", "out")
+    drop_session(request, parts.settings)
 
 
 @post("/api/account/keys", security=MINE, tags=["Account"], sync_to_thread=True)
@@ -212,7 +212,7 @@ def erase(
             limits = parts.sign_in_limits
             check_password(opened, limits, person, data.password, address_of(request))
         person_data.erase(opened, person, person)
-    send_session(request, parts.settings, "", "out")
+    drop_session(request, parts.settings)
 
 
 def shown_key(key: ApiKey) -> dict[str, Any]:

@@ -131,6 +131,11 @@ def send_session(
     send_cookie(request, cookie_name(request, settings), token, days * DAY_S)
 
 
+def drop_session(request: Request[Any, Any, Any], settings: Settings) -> None:
+    """Take the session's cookie from the browser."""
+    send_cookie(request, cookie_name(request, settings), "", 0)
+
+
 def send_cookie(
     request: Request[Any, Any, Any], name: str, value: str, age_s: int, path: str = "/"
 ) -> None:

@@ -22,6 +22,7 @@ from service.web.parts import GivenParts, Parts
 from service.web.rights import PUBLIC
 from service.web.sessions import (
     begin_session,
+    drop_session,
     end_session,
     is_https,
     send_cookie,
@@ -117,7 +118,7 @@ def sign_out(request: AnyRequest, parts: GivenParts) -> None:
     """End the session of this browser."""
     with session(parts.database) as opened:
         end_session(request, opened, parts)
-    send_session(request, parts.settings, "", "out")
+    drop_session(request, parts.settings)
 
 
 @post("/api/welcome/look", status_code=200, security=PUBLIC, tags=["Account"], sync_to_thread=True)
