@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import structlog
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.httpx_client import OAuth2Client
@@ -73,7 +73,7 @@ class Provider(IdentityProvider):
                 )
                 claims = self._checked(about, token, nonce)
                 return self._completed(client, about, claims)
-        except (httpx.HTTPError, AuthlibBaseError, JoseError, ValueError, KeyError) as error:
+        except (httpx2.HTTPError, AuthlibBaseError, JoseError, ValueError, KeyError) as error:
             # The text may hold what the provider sent; its kind says enough.
             raise ProviderError(f"the provider's answer was refused: {_kind(error)}") from None
 
@@ -173,11 +173,11 @@ def check_endpoint(url: str) -> None:
 
 def _fetch(url: str) -> dict[str, Any]:
     try:
-        with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
+        with httpx2.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
             response = client.get(url)
             response.raise_for_status()
             found = response.json()
-    except (httpx.HTTPError, ValueError) as error:
+    except (httpx2.HTTPError, ValueError) as error:
         host = urlsplit(url).hostname
         raise ProviderError(f"the provider {host} cannot be reached: {_kind(error)}") from error
     if not isinstance(found, dict):
