@@ -20,6 +20,7 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from rlhf_engine.snapshot import MANIFEST
+from service.conversations import deleted_turns
 from service.errors import NotFoundError
 from service.line_pages import LinePage, read_rows
 from service.tables import (
@@ -31,6 +32,7 @@ from service.tables import (
     Passage,
     PolicyVersion,
     TrainingRun,
+    Turn,
 )
 
 MOST_ROWS = 25
@@ -189,6 +191,12 @@ def replaced_since(session: Session, votes: Sequence[FrozenVote]) -> dict[str, s
         for number, choice in found
         if number is not None
     }
+
+
+def deleted_since(session: Session, prompts: Sequence[str]) -> set[str]:
+    """Of these prompts those whose conversation its owner deleted; nobody is shown their texts."""
+    query = deleted_turns().where(col(Turn.id).in_(prompts))
+    return set(session.scalars(query))
 
 
 def gold_states(session: Session, rows: Sequence[FrozenGold]) -> dict[str, GoldAnswer]:

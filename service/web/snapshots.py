@@ -25,7 +25,8 @@ class Snapshot(msgspec.Struct):
 
 class LearntVote(msgspec.Struct):
     """A comparison as it was frozen. `use` is "train", "held_out" or "exam"; `since` says what
-    became of it: "in force", "changed" or "withdrawn"."""
+    became of it: "in force", "changed", "withdrawn", or "deleted" where the asker deleted the
+    conversation; its texts are empty then."""
 
     id: str
     question: str
@@ -42,7 +43,8 @@ class LearntVote(msgspec.Struct):
 
 
 class LearntThumb(msgspec.Struct):
-    """A thumb as it was frozen."""
+    """A thumb as it was frozen. Where the asker deleted the conversation since, `deleted` says so
+    and the texts are empty."""
 
     question: str
     answer: str
@@ -50,6 +52,7 @@ class LearntThumb(msgspec.Struct):
     simulated: bool
     use: str
     rated_at: str
+    deleted: bool
 
 
 class LearntGold(msgspec.Struct):
@@ -124,24 +127,12 @@ def show_votes(
     with session(parts.database) as opened:
         page = lineage.read_votes(find_run(opened, run_id), after)
         replaced = lineage.replaced_since(opened, page.rows)
+        deleted = lineage.deleted_since(opened, [vote.prompt.id for vote in page.rows])
         shown = {name for vote in page.rows for name in vote.versions}
         query = select(PolicyVersion.id, PolicyVersion.number)
         numbers = dict(opened.exec(query.where(col(PolicyVersion.id).in_(shown))).all())
     rows = [
-        LearntVote(
-            id=vote.id,
-            question=vote.prompt.question,
-            answer_a=vote.answer_a,
-            answer_b=vote.answer_b,
-            outcome=vote.outcome,
-            strength=vote.strength,
-            simulated=vote.simulated,
-            version_a=numbers.get(vote.versions[0]),
-            version_b=numbers.get(vote.versions[1]),
-            use=vote.prompt.split,
-            rated_at=vote.rated_at,
-            since=replaced.get(vote.id, "in force"),
-        )
+        _learnt_vote(vote, numbers, deleted, replaced.get(vote.id, "in force"))
         for vote in page.rows
     ]
     return VotePage(rows, page.next)
@@ -157,12 +148,13 @@ def show_thumbs(
     """The thumbs that the run learnt from, with their texts, as they were frozen."""
     with session(parts.database) as opened:
         page = lineage.read_thumbs(find_run(opened, run_id), after)
-    rows = [
-        LearntThumb(
-            row.prompt.question, row.answer, row.up, row.simulated, row.prompt.split, row.rated_at
-        )
-        for row in page.rows
-    ]
+        deleted = lineage.deleted_since(opened, [row.prompt.id for row in page.rows])
+    rows = []
+    for row in page.rows:
+        gone = row.prompt.id in deleted
+        question, answer = ("", "") if gone else (row.prompt.question, row.answer)
+        use = row.prompt.split
+        rows.append(LearntThumb(question, answer, row.up, row.simulated, use, row.rated_at, gone))
     return ThumbPage(rows, page.next)
 
 
@@ -210,3 +202,23 @@ def show_documents(
         for row in used[after:ends]
     ]
     return DocumentPage(rows, ends if ends < len(used) else None)
+
+
+def _learnt_vote(
+    vote: lineage.FrozenVote, numbers: dict[str, int], deleted: set[str], since: str
+) -> LearntVote:
+    gone = vote.prompt.id in deleted
+    return LearntVote(
+        id=vote.id,
+        question="" if gone else vote.prompt.question,
+        answer_a="" if gone else vote.answer_a,
+        answer_b="" if gone else vote.answer_b,
+        outcome=vote.outcome,
+        strength=vote.strength,
+        simulated=vote.simulated,
+        version_a=numbers.get(vote.versions[0]),
+        version_b=numbers.get(vote.versions[1]),
+        use=vote.prompt.split,
+        rated_at=vote.rated_at,
+        since="deleted" if gone else since,
+    )

@@ -16,11 +16,13 @@ from service.errors import InvalidInputError, NotFoundError
 from service.tables import (
     Candidate,
     Comparison,
+    Conversation,
     Document,
     GoldAnswer,
     PolicyVersion,
     Thumb,
     TrainingRun,
+    now,
 )
 from tests.service.trained import SECRET, Trained, train
 from tests.service.web_client import Caller, web_app
@@ -114,6 +116,22 @@ def test_what_became_of_a_vote_a_gold_answer_and_a_document_since(
     assert {row["title"] for row in documents if row["id"]} == {"Annual leave"}
     assert gone_ones
     assert all("Hotels" in str(row["title"]) and not row["source"] for row in gone_ones)
+
+
+def test_nobody_is_shown_the_texts_of_a_conversation_that_its_owner_deleted(
+    reviewer: Caller, engine: Engine, trained: Trained
+) -> None:
+    path = f"/api/runs/{trained.run}/snapshot"
+    with session(engine) as opened:
+        talk = opened.exec(select(Conversation)).one()
+        talk.deleted_at = now()
+        opened.add(talk)
+    votes, thumbs = every_row(reviewer, f"{path}/votes"), every_row(reviewer, f"{path}/thumbs")
+    assert {(row["question"], row["answer_a"], row["since"]) for row in votes} == {
+        ("", "", "deleted")
+    }
+    assert {(row["question"], row["answer"], row["deleted"]) for row in thumbs} == {("", "", True)}
+    assert (len(votes), len(thumbs)) == (30, 30)
 
 
 def test_a_version_tells_its_line_and_what_replaced_it(

@@ -16,13 +16,15 @@ from sqlmodel import col, select
 
 from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings
 from rlhf_engine.run_folder import Progress, RunFolder
-from service import leases, policies, run_outcome, training
+from service import leases, policies, run_curves, run_outcome, training
 from service.database import migrate, open_database, session
 from service.demo import pairs
 from service.errors import ConflictError, NotFoundError, SettingsError, TrainingRunError
 from service.feedback import record_comparison
+from service.line_pages import read_log
 from service.people import simulated_person
 from service.plugin_host import PluginHost
+from service.samples import read_samples
 from service.settings import Settings, SignalSettings, SourceSettings, TrainingSettings
 from service.sync import sync_all
 from service.tables import GateReport, PolicyVersion, StageReport, TrainingRun, Turn, now
@@ -161,9 +163,24 @@ def test_two_cycles_sft_then_reward_model_and_ppo(database: Engine, settings: Se
     assert (candidate.kind, candidate.state) == ("ppo", "rejected")
     assert candidate.parent_id == version.id
     assert (settings.policies / candidate.id / "manifest.json").exists()
+    _pages_can_be_made_of(Path(run.folder))
     for name in ("base.jsonl", "sft.jsonl"):
         drawn = [Path(row(database, at).folder) / "answers" / name for at in (first, second)]
         assert drawn[0].read_text() == drawn[1].read_text()
+
+
+def _pages_can_be_made_of(folder: Path) -> None:
+    """What a worker leaves is what the pages of a run read; its log holds no text of anybody."""
+    curves = {curve.panel.id: curve for curve in run_curves.read_curves(folder)}
+    assert {"reward", "kl", "entropy", "value", "length", "reward_model"} <= set(curves)
+    assert curves["reward"].x == [0.0, 1.0, 2.0]
+    assert all(curve.series[0].values[-1] is not None for curve in curves.values())
+    sample = read_samples(folder).rows[0]
+    assert sample.question.startswith("Where is the garage in")
+    assert sample.reward_candidate is not None
+    log = read_log(folder / "worker.log", None).text
+    texts = [sample.question, sample.gold, "Where is the", "is on floor", "Go and look"]
+    assert not [text for text in texts if text in log]
 
 
 def test_killed_or_cancelled_anywhere_a_run_goes_on_from_its_last_marker(

@@ -34,6 +34,7 @@ from service.tables import (
     Thumb,
     TrainingRun,
     Turn,
+    new_id,
     now,
 )
 from service.tables import StageReport as StageRow
@@ -179,9 +180,10 @@ def _compared(
     opened: Any, chat: Conversation, ada: Person, base: str, passages: list[Passage], at: int
 ) -> tuple[str, list[str]]:
     question = SECRET if at == 0 else f"Question number {at}, please?"
-    shown = passages[at % 2]
-    prompt = Prompt(f"turn{at}", question, (PromptPassage(shown.id, shown.heading, shown.text),))
+    shown, number = passages[at % 2], new_id()
+    prompt = Prompt(number, question, (PromptPassage(shown.id, shown.heading, shown.text),))
     turn = Turn(
+        id=number,
         conversation_id=chat.id,
         position=at,
         question=question,

@@ -30,6 +30,7 @@ const Simulated = ({ row }) => row.simulated && html`<${Badge}>simulated</${Badg
 function Vote(row) {
   const chosen = (side) => (row.outcome === side ? html` <${Badge} kind="good">chosen</${Badge}>` : "");
   const version = (number) => (number === null ? "" : html` · <a href=${`/policies/${number}`}>version ${number}</a>`);
+  if (row.since === "deleted") return Deleted(row);
   return html`<h3>${row.question}</h3>
     <p class="row"><span>${OUTCOMES[row.outcome]}${row.strength ? ` (${row.strength})` : ""}</span><${Badge}>${USES[row.use]}</${Badge}>
       <${Simulated} row=${row} />${row.since !== "in force" && html`<${Badge} kind="warn">${row.since} since</${Badge}>`}</p>
@@ -37,7 +38,12 @@ function Vote(row) {
       <section><h4>Second${version(row.version_b)}${chosen("b")}</h4><p class="said">${row.answer_b}</p></section></div>`;
 }
 
+function Deleted(row) {
+  return html`<p class="quiet">Whoever asked deleted this conversation since, so that its texts are not shown.</p><p><${Badge}>${USES[row.use]}</${Badge}></p>`;
+}
+
 function Thumb(row) {
+  if (row.deleted) return Deleted(row);
   return html`<h3>${row.question}</h3><p class="row"><span>${row.up ? "👍 Thumb up" : "👎 Thumb down"}</span><${Badge}>${USES[row.use]}</${Badge}><${Simulated} row=${row} /></p>
     <p class="said">${row.answer}</p>`;
 }
