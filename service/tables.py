@@ -132,6 +132,15 @@ class Candidate(SQLModel, table=True):
     `engine` holds what a replay needs besides version, seed and settings (see
     Serving.made_with); `canary` says that the service, not the asker, chose a candidate."""
 
+    __table_args__ = (
+        Index(
+            "ix_candidate_canary",
+            "version_id",
+            sqlite_where=text("canary = 1"),
+            postgresql_where=text("canary"),
+        ),
+    )
+
     id: str = Field(default_factory=new_id, primary_key=True)
     turn_id: str = Field(foreign_key="turn.id", index=True)
     side: str = ""
