@@ -90,6 +90,15 @@ function citation(number, citations, onCite) {
   return button;
 }
 
+// Blocks that stay are left alone, with what is selected in them and how far they are scrolled.
+function redraw(box, fragment) {
+  const fresh = [...fragment.childNodes];
+  let same = 0;
+  while (same < fresh.length && box.childNodes[same]?.isEqualNode(fresh[same])) same += 1;
+  while (box.childNodes.length > same) box.lastChild.remove();
+  box.append(...fresh.slice(same));
+}
+
 /**
  * A text as Markdown. [1] becomes a button that calls onCite(citations[0], 1) where there is such a
  * passage ({title}). While `writing`, it is drawn at most once a frame and without copy buttons.
@@ -101,7 +110,7 @@ export function Markdown({ text, citations = [], onCite = null, writing = false 
       const fragment = rendered(text);
       if (onCite && citations.length) linkCitations(fragment, citations, onCite);
       if (!writing) addCopyButtons(fragment);
-      box.current?.replaceChildren(fragment);
+      if (box.current) redraw(box.current, fragment);
     };
     if (!writing) { draw(); return undefined; }
     const frame = requestAnimationFrame(draw);
