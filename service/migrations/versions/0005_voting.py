@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -61,7 +63,7 @@ def downgrade() -> None:
         op.drop_column("comparison", column.name)
 
 
-def _circumstances() -> list[sa.Column[object]]:
+def _circumstances() -> list[sa.Column[Any]]:
     numbers = ("first_token_a_ms", "first_token_b_ms", "length_a", "length_b")
     texts = ("reason", "version_a_id", "version_b_id", "interface", "pairing")
     return [
