@@ -70,6 +70,7 @@ def promote(
     ],
 ) -> None:
     """Make a version live: the running server swaps it in without dropping an answer."""
+    from service import audit
     from service.database import session
     from service.policies import find_version
     from service.run_outcome import promote as promote_version
@@ -82,6 +83,8 @@ def promote(
             warn(f"v{found.number} was refused by the gate of run {found.run_id}")
             raise typer.Exit(REFUSED)
         _see(promote_version(engine, settings, found.id, user(), "promoted by hand", found.run_id))
+        with session(engine) as opened:
+            audit.record(opened, user(), "policy.promoted", f"policy:{found.id}")
     say(f"v{found.number} ({found.id}) is live")
 
 
@@ -115,6 +118,7 @@ def candidate(
 
 def rollback() -> None:
     """Go back to the version that was live before."""
+    from service import audit
     from service.database import session
     from service.policies import aliased
     from service.run_outcome import promote as promote_version
@@ -127,6 +131,8 @@ def rollback() -> None:
             warn("there is no previous version to go back to")
             raise typer.Exit(NOTHING_TO_DO)
         _see(promote_version(engine, settings, previous.id, user(), "rollback", kind="rollback"))
+        with session(engine) as opened:
+            audit.record(opened, user(), "policy.rolled_back", f"policy:{previous.id}")
     say(f"v{previous.number} ({previous.id}) is live again")
 
 

@@ -58,6 +58,7 @@ def start(
     no_wait: NoWait = False,
 ) -> None:
     """Train on the evidence so far; the gate decides whether the result goes live."""
+    from service import audit
     from service.database import session
     from service.scheduler import start_if_enough
     from service.training import start_run
@@ -72,6 +73,7 @@ def start(
         else:
             with session(engine) as opened:
                 run_id = start_run(opened, settings, user(), reason, overrides).id
+                audit.record(opened, user(), "run.started", f"run:{run_id}")
         if run_id is None:
             least = settings.training.min_new_comparisons
             warn(f"not enough evidence: fewer than {least} new comparisons since the last snapshot")
@@ -82,6 +84,7 @@ def start(
 @app.command()
 def resume(run: Run = None, no_wait: NoWait = False) -> None:
     """Go on with a run that was killed, failed or was cancelled, from its last finished stage."""
+    from service import audit
     from service.database import session
     from service.training import resume_run
 
@@ -89,18 +92,21 @@ def resume(run: Run = None, no_wait: NoWait = False) -> None:
     with opened_database(settings) as engine:
         with session(engine) as opened:
             run_id = resume_run(opened, run).id
+            audit.record(opened, user(), "run.resumed", f"run:{run_id}")
         _see_to_its_end(engine, settings, run_id, no_wait)
 
 
 @app.command()
 def cancel(run: Run = None) -> None:
     """Stop a run at its next step; what it finished is kept and can be resumed."""
+    from service import audit
     from service.database import session
     from service.training import cancel_run
 
     settings = settings_for_command()
     with opened_database(settings) as engine, session(engine) as opened:
         cancelled = cancel_run(opened, run)
+        audit.record(opened, user(), "run.cancelled", f"run:{cancelled.id}")
         ended = cancelled.state == "cancelled"
     say(f"run {cancelled.id} {'is cancelled' if ended else 'was asked to stop'}")
 
