@@ -27,10 +27,11 @@ def list_people(
     search: Annotated[str, typer.Option(help="Only those whose names hold this.")] = "",
 ) -> None:
     """List the people with an account."""
-    from service.accounts import members
+    from service.accounts import Member, members
 
     with _opened() as (_settings, opened):
-        rows, last = [], None
+        rows: list[Member] = []
+        last = None
         while found := members(opened, last, search):
             rows += found
             last = (found[-1].person.name, found[-1].person.id)
