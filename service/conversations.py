@@ -74,7 +74,7 @@ def own_turn(opened: Session, person_id: str, turn_id: str) -> Turn:
     return turn
 
 
-def deleted_turns() -> Select[tuple[str]]:
+def deleted_turns() -> Select[str]:
     """The ids of the turns that their owners deleted, as a part of another statement."""
     return (
         sqlalchemy.select(col(Turn.id))

@@ -111,7 +111,9 @@ async def show_conversation(
     """One of one's own conversations, also a temporary one while it is remembered."""
     remembered = _remembered(person, parts, conversation_id)
     # Not sync_to_thread: Litestar sends the first of three handlers of a path there twice.
-    return remembered or await asyncio.to_thread(_stored, person, parts, conversation_id)
+    if remembered is not None:
+        return remembered
+    return await asyncio.to_thread(_stored, person, parts, conversation_id)
 
 
 @patch(

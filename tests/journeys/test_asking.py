@@ -93,7 +93,8 @@ def test_a_conversation_is_shown_to_its_owner_only(served: Served) -> None:
     shown = owner.get(path).json()
     assert shown["turns"][0]["question"] == QUESTION
     assert shown["turns"][0]["answers"][0]["text"] == stream.ends[""]["text"]
-    assert [row["id"] for row in owner.get("/api/conversations").json()["conversations"]] == [shown["id"]]
+    listed = owner.get("/api/conversations").json()["conversations"]
+    assert [row["id"] for row in listed] == [shown["id"]]
     assert other.get(path).status_code == 404
     assert other.get("/api/conversations").json()["conversations"] == []
     refused = other.post("/api/ask", json={"question": "mine?", "conversation_id": shown["id"]})

@@ -93,7 +93,7 @@ def test_hostile_questions_comments_and_corrections_come_back_unchanged(served: 
 
 def test_every_response_carries_the_security_headers(edge: Served) -> None:
     visitor = edge.visitor()
-    paths = ["/", "/static/frame/app.js", "/static/pages/chat.css", "/api/me", "/api/nothing", "/schema"]
+    paths = ["/", "/static/frame/app.js", "/api/me", "/api/nothing", "/schema"]
     for path in paths:
         headers = visitor.get(path).headers
         policy = headers["content-security-policy"]
