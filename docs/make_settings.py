@@ -21,7 +21,9 @@ from service.settings import (
     SourceSettings,
     TrainingSettings,
     VllmSettings,
+    VotingSettings,
 )
+from service.sign_in_settings import OidcSettings, SignInSettings
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -58,6 +60,9 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("`[answers]`", AnswerSettings, "answers"),
     ("`[training]`", TrainingSettings, "training"),
     ("`[vllm]`", VllmSettings, "vllm"),
+    ("`[voting]`", VotingSettings, "voting"),
+    ("`[sign_in]`", SignInSettings, "sign_in"),
+    ("`[oidc]`", OidcSettings, "oidc"),
     ("`[[sources]]`", SourceSettings, "sources[]"),
     ("`[[signals]]`", SignalSettings, "signals[]"),
 )
@@ -76,7 +81,7 @@ def table(title: str, model: type[BaseModel], place: str) -> Iterator[str]:
     yield "| setting | " + ("" if of_list else "variable | ") + "value | default | what it does |"
     yield "|---|---|---|---|" + ("" if of_list else "---|")
     for name, field in model.model_fields.items():
-        if name in ("answers", "training", "vllm"):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             continue
         variable = f"HEED_{place.upper()}__{name.upper()}" if place else f"HEED_{name.upper()}"
         cells = [f"`{name}`", *([] if of_list else [f"`{variable}`"])]
@@ -87,7 +92,7 @@ def table(title: str, model: type[BaseModel], place: str) -> Iterator[str]:
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
     """The sentence under each field, as the source has it."""
-    tree = ast.parse(inspect.getsource(module))
+    tree = ast.parse(inspect.getsource(inspect.getmodule(model) or module))
     (found,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == model.__name__)
     told = {}
     for field, text in zip(found.body, found.body[1:], strict=False):
