@@ -1,0 +1,141 @@
+"""Operators see, try, make, change, sync and remove sources, and try signals, on any screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from service.settings import SignalSettings, SourceSettings
+from tests.pages.conftest import Browse, Theme, Width, axe, fits, shot
+
+looks = pytest.mark.parametrize(
+    ("width", "theme"), [("desktop", "light"), ("desktop", "dark"), ("phone", "light")]
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("handbook")
+    (made / "gym.md").write_text("# Gym\n\nThe gym opens at six.\n")
+    (made / "empty.md").write_text("\n")
+    return made
+
+
+@pytest.fixture(scope="module")
+def site_settings(folder: Path) -> dict[str, Any]:
+    handbook = SourceSettings(
+        name="handbook", plugin="markdown_folder", options={"path": str(folder)}
+    )
+    broken = SourceSettings(name="faq", plugin="faq_csv", options={"path": str(folder / "no.csv")})
+    return {
+        "visitors": "operator",
+        "sources": (handbook, broken),
+        "source_folders": (folder,),
+        "sync_schedule": "15 * * * *",
+        "signals": (SignalSettings(name="short", plugin="concise", weight=0.2),),
+    }
+
+
+@pytest.fixture
+def page(browse: Browse) -> Iterator[Page]:
+    opened = browse("/sources", allowed=("409", "422"))
+    expect(card(opened, "handbook")).to_be_visible()
+    yield opened
+
+
+def card(page: Page, name: str) -> Any:
+    heading = page.get_by_role("heading", name=name)
+    return page.locator("li.card").filter(has=heading)
+
+
+@looks
+def test_sources_show_how_they_are(browse: Browse, width: Width, theme: Theme) -> None:
+    page = browse("/sources", width, theme)
+    for name in ("handbook", "faq"):
+        card(page, name).get_by_role("button", name="Sync now").click()
+    expect(card(page, "handbook").get_by_text("fine")).to_be_visible(timeout=20_000)
+    expect(card(page, "faq").get_by_text("failed")).to_be_visible(timeout=20_000)
+    expect(card(page, "faq").get_by_text("cannot be read")).to_be_visible()
+    card(page, "handbook").get_by_text("1 item was rejected").click()
+    expect(card(page, "handbook").get_by_text("has no text")).to_be_visible()
+    expect(page.get_by_text("All are synced next")).to_be_visible()
+    axe(page)
+    fits(page)
+    shot(page, f"sources-{width}-{theme}")
+    card(page, "handbook").get_by_role("link", name="handbook").click()
+    expect(page.get_by_role("heading", name="Last syncs")).to_be_visible()
+    expect(page.get_by_role("button", name="Change")).to_have_count(0)
+    axe(page)
+    fits(page)
+
+
+def test_a_source_is_tried_by_mouse(page: Page) -> None:
+    card(page, "handbook").get_by_role("button", name="Test and preview").click()
+    dialog = page.get_by_role("dialog", name="What handbook brings")
+    expect(dialog.get_by_text("The gym opens at six.")).to_be_visible()
+    axe(page)
+    dialog.get_by_role("button", name="Close").click()
+    card(page, "faq").get_by_role("button", name="Test and preview").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("cannot be read")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_source_is_made_changed_and_removed_by_keyboard(page: Page, folder: Path) -> None:
+    page.get_by_role("button", name="Add a source").press("Enter")
+    dialog = page.get_by_role("dialog", name="Add a source")
+    axe(page)
+    dialog.get_by_label("Name").focus()
+    page.keyboard.type("notes")
+    dialog.get_by_label("Plugin").select_option("markdown_folder")
+    dialog.get_by_label("path").focus()
+    page.keyboard.type("/etc")
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("alert")).to_contain_text("source_folders")
+    dialog.get_by_label("path").fill(str(folder))
+    dialog.get_by_role("button", name="Test and preview").press("Enter")
+    expect(dialog.get_by_text("The gym opens at six.")).to_be_visible()
+    dialog.get_by_role("button", name="Add", exact=True).press("Enter")
+    expect(dialog).to_have_count(0)
+    notes = card(page, "notes")
+    expect(notes.get_by_text("It has not been read yet.")).to_be_visible()
+    notes.get_by_role("button", name="Change").press("Enter")
+    change = page.get_by_role("dialog", name="Change notes")
+    change.get_by_label("pattern").fill("gym.*")
+    change.get_by_role("button", name="Save").press("Enter")
+    expect(change).to_have_count(0)
+    notes.get_by_role("button", name="Sync now").press("Enter")
+    expect(notes.get_by_text("fine")).to_be_visible(timeout=20_000)
+    notes.get_by_role("button", name="Remove").press("Enter")
+    ask = page.get_by_role("dialog", name="Remove notes?")
+    ask.get_by_role("button", name="Cancel").press("Enter")
+    expect(notes).to_be_visible()
+    notes.get_by_role("button", name="Remove").press("Enter")
+    ask.get_by_role("button", name="Remove").press("Enter")
+    expect(notes).to_have_count(0)
+
+
+def test_the_form_of_a_source_fits_a_phone(browse: Browse) -> None:
+    page = browse("/sources", "phone", "dark")
+    page.get_by_role("button", name="Add a source").click()
+    expect(page.get_by_role("dialog", name="Add a source")).to_be_visible()
+    axe(page)
+    fits(page)
+
+
+@looks
+def test_a_signal_is_tried_on_a_text(browse: Browse, width: Width, theme: Theme) -> None:
+    page = browse("/signals", width, theme)
+    expect(page.get_by_role("row", name="short")).to_contain_text("20%")
+    axe(page)
+    fits(page)
+    shot(page, f"signals-{width}-{theme}")
+    page.get_by_label("Question").fill("How long?")
+    page.get_by_label("Answer to judge").fill("Short.")
+    page.get_by_role("button", name="Read it").press("Enter")
+    expect(page.get_by_text("It reads +1.00")).to_be_visible()
+    axe(page)
