@@ -189,7 +189,8 @@ def _has_feedback() -> Any:
 def _day_of(opened: Session) -> Any:
     """The UTC day of a row, as "2026-11-23"."""
     if opened.get_bind().dialect.name == "postgresql":
-        utc, form = literal_column("'UTC'"), literal_column("'YYYY-MM-DD'")
+        utc: Any = literal_column("'UTC'")
+        form: Any = literal_column("'YYYY-MM-DD'")
         return lambda kind: func.to_char(func.timezone(utc, col(kind.created_at)), form)
     # SQLite keeps moments as text that begins with the day.
     return lambda kind: func.substr(type_coerce(col(kind.created_at), String), 1, 10)

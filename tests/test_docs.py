@@ -107,7 +107,10 @@ def test_commands_and_settings_in_a_page_are_true_ones(page: Path) -> None:
     first = {name.split()[1] for name in known}
     typed = re.findall(r"(?:`|^|/)heed ([a-z][a-z-]+)", text, re.MULTILINE)
     assert set(typed) - first - {"heed"} == set()
-    assert set(re.findall(r"\bHEED_[A-Z_]*[A-Z]\b", text)) <= settings_names()
+    named = set(re.findall(r"\bHEED_[A-Z_]*[A-Z]\b", text))
+    # Whoever runs Heed names their own secrets.
+    secrets = {name for name in named if name.startswith("HEED_SECRET_")}
+    assert named - secrets <= settings_names()
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))

@@ -58,7 +58,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: zipfile.ZipFile) -> N
     )
     here = {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
     needed = {
-        "service/web/static/index.html",
+        "service/web/static/shell.html",
         "service/migrations/env.py",
         "service/migrations/script.py.mako",
         "service/migrations/versions/0001_first_tables.py",
