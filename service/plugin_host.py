@@ -222,7 +222,7 @@ class HostedSource:
                     item = next(iterator)
                 except StopIteration:
                     return
-                yield item
+                yield item  # type: ignore[misc]
         except _FAULTS as error:
             raise self._failure(_told(error)) from error
 
