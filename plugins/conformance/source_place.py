@@ -112,7 +112,7 @@ def empty_place_is_told(source: SourceSubject) -> None:
     source.there.empty()
     try:
         items = source.read(cursor)
-    except contract.SourceError as error:
+    except (contract.SourceError, OSError) as error:
         _require_advice(error)
         return
     end(items)
@@ -157,7 +157,8 @@ def unreadable_place_is_a_source_error(source: SourceSubject) -> None:
     source.there.take_away()
     error = source.first_error(AT_ONCE_S)
     require(error is not None, "the sync ended as if all were well; everything would be removed")
-    fitting = isinstance(error, contract.SourceError | contract.RetryLater)
+    # A plugin without the contract's classes says it with an OSError of its own words.
+    fitting = isinstance(error, contract.SourceError) or type(error) is OSError
     require(fitting, f"raised {error!r:.200}; raise SourceError, or RetryLater")
     _require_advice(error)
 
@@ -241,7 +242,7 @@ def connection_test_tells_trouble(source: SourceSubject) -> None:
     source.there.take_away()
     try:
         told = _checked(source)
-    except (contract.SourceError, contract.RetryLater) as error:
+    except (contract.SourceError, OSError) as error:
         _require_advice(error)
         return
     raise Broken(f"check() answered {told!r} although the place cannot be read")

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from plugins import contract
@@ -23,7 +24,7 @@ Key = tuple[str, str]
 def as_item(given: object) -> contract.Item:
     """What a source yielded as an item of the contract; Broken where it is none."""
     if isinstance(given, Mapping):
-        fields = {key: value for key, value in given.items() if key != "kind"}
+        fields = {key: _typed(key, value) for key, value in given.items() if key != "kind"}
         kind = contract.KINDS.get(str(given.get("kind")))
         if kind is None:
             raise Broken(
@@ -37,6 +38,16 @@ def as_item(given: object) -> contract.Item:
     if not isinstance(given, contract.Item):
         raise Broken(f"yielded a {type(given).__name__}; yield items of plugins.contract, or dicts")
     return given
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A field of a dict as the contract types it: plain JSON has no datetime and no tuple."""
+    if name == "updated" and isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError as error:
+            raise Broken(f"updated is {value!r}; write it as ISO 8601") from error
+    return tuple(value) if name == "readers" and isinstance(value, list) else value
 
 
 def kept(items: Sequence[contract.Item]) -> dict[Key, Any]:
