@@ -88,7 +88,8 @@ def _result(check: Check[Any], subject: object) -> dict[str, str]:
 
 def _raised(error: BaseException) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"raised {type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+    told = " ".join(str(error).split())
+    return f"raised {type(error).__name__}: {told} ({Path(last.filename).name}:{last.lineno})"
 
 
 def report(target: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
