@@ -14,8 +14,10 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from service import settings as module
+from service.plugin_limits import PluginLimits
 from service.settings import (
     AnswerSettings,
+    PluginUse,
     Settings,
     SignalSettings,
     SourceSettings,
@@ -65,6 +67,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("`[oidc]`", OidcSettings, "oidc"),
     ("`[[sources]]`", SourceSettings, "sources[]"),
     ("`[[signals]]`", SignalSettings, "signals[]"),
+    ("`[[observers]]`, `[[redactors]]`, `[[rerankers]]`", PluginUse, "uses[]"),
+    ("`[plugin_limits]`", PluginLimits, "plugin_limits"),
 )
 
 
@@ -92,9 +96,12 @@ def table(title: str, model: type[BaseModel], place: str) -> Iterator[str]:
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
     """The sentence under each field, as the source has it."""
+    told: dict[str, str] = {}
+    for base in model.__bases__:
+        if issubclass(base, BaseModel) and base.__module__.startswith("service."):
+            told |= descriptions(base)
     tree = ast.parse(inspect.getsource(inspect.getmodule(model) or module))
     (found,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == model.__name__)
-    told = {}
     for field, text in zip(found.body, found.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
             sentence = ast.literal_eval(text.value)

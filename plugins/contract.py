@@ -17,29 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Literal, Protocol
-
-Options = Mapping[str, Any]
-"""What the operator wrote under `options`; the plugin checks it and raises OptionsError."""
-
-OptionKind = Literal["text", "path", "number", "switch", "secret"]
-
-
-@dataclass(frozen=True, slots=True)
-class OptionField:
-    """An option as a form asks for it.
-
-    A "path" names a file or folder on the server, a "number" is a whole number, a "switch" true
-    or false. A "secret" is written as "env:HEED_SECRET_NAME" or "file:NAME" (a file in
-    /run/secrets), and the plugin gets what stands there. `default` is None where the option is
-    needed.
-    """
-
-    name: str
-    help: str
-    kind: OptionKind = "text"
-    default: str | int | bool | None = None
-
+from typing import Any, Literal, Protocol
 
 Cursor = Mapping[str, Any]
 """Where a sync ended, as plain JSON types; empty at the first sync. The host stores it."""
@@ -167,7 +145,7 @@ class DataSource(Protocol):
     read, and answers a sentence for the operator.
     """
 
-    name: ClassVar[str]
+    name: str
 
     def items(self, cursor: Cursor) -> Iterable[Item | Mapping[str, Any]]:
         """Yield what is new since `cursor`; raise SourceError if the place cannot be read."""
@@ -205,7 +183,7 @@ class RewardSignal(Protocol):
     """Judges answers. In the place of `read` it may have
     `read_batch(self, answers: Sequence[Answer]) -> Sequence[float | None]`."""
 
-    name: ClassVar[str]
+    name: str
 
     def read(self, answer: Answer) -> float | None:
         """A reading in [-1, 1], higher is better, or None to abstain."""
@@ -234,7 +212,7 @@ class FinishedRun:
 class Observer(Protocol):
     """Is told what happens. Either method may be left out; what they answer is not used."""
 
-    name: ClassVar[str]
+    name: str
 
     def promoted(self, event: Promotion) -> None:
         """Called after a version went live."""
@@ -246,7 +224,7 @@ class Observer(Protocol):
 class Redactor(Protocol):
     """Takes out of texts what must not be learnt or handed on."""
 
-    name: ClassVar[str]
+    name: str
 
     def redact(self, text: str) -> str:
         """The text without it. Called for each question and answer of a snapshot or export."""
@@ -255,7 +233,7 @@ class Redactor(Protocol):
 class Reranker(Protocol):
     """Puts the passages that were found for a question into a better order."""
 
-    name: ClassVar[str]
+    name: str
 
     def rerank(self, question: str, passages: Sequence[ShownPassage]) -> Sequence[float]:
         """A finite score for each passage, in their order; higher is better."""

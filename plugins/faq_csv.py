@@ -12,19 +12,18 @@ import csv
 import hashlib
 import io
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+from pydantic import BaseModel, Field
 
 from plugins.contract import (
     Complete,
     Cursor,
+    DataSource,
     GoldPair,
     Item,
-    OptionField,
-    Options,
-    OptionsError,
     Rejected,
     SourceError,
 )
@@ -39,12 +38,21 @@ LONGEST = {"question": 2_000, "answer": 20_000, "id": 200, "author": 200, "updat
 _field_limit = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
 class FaqCsv:
     """One CSV file of questions with their answers."""
 
-    path: Path
-    delimiter: str = ","
+    name = "faq_csv"
+
+    class Settings(BaseModel):
+        path: Path = Field(description="The CSV file with the columns question and answer.")
+        delimiter: str = Field(
+            default=",",
+            pattern=r'^[^"\r\n\x00 ]$',
+            description="The one character that stands between two columns, like ';'.",
+        )
+
+    def __init__(self, settings: Settings) -> None:
+        self.path, self.delimiter = settings.path, settings.delimiter
 
     def items(self, cursor: Cursor) -> Iterator[Item]:  # noqa: ARG002 - always lists everything
         """Yield a GoldPair or Rejected for each row, then Complete.
@@ -206,24 +214,6 @@ def _delimiter_hint(header: list[str], delimiter: str) -> str:
 
 
 @hookimpl
-def heed_options() -> tuple[OptionField, ...]:
-    """What a form asks for."""
-    return (
-        OptionField("path", "The CSV file with the columns question and answer.", "path"),
-        OptionField("delimiter", "What stands between two columns.", default=","),
-    )
-
-
-@hookimpl
-def heed_data_source(options: Options) -> FaqCsv:
-    """Options: `path` of the CSV file; `delimiter`, one character (default a comma)."""
-    unknown = sorted(set(options) - {"path", "delimiter"})
-    if unknown:
-        raise OptionsError(f"option {unknown[0]!r} is unknown; faq_csv knows: path, delimiter")
-    path = options.get("path")
-    if not isinstance(path, str) or not path.strip():
-        raise OptionsError(f"option path is {path!r}; give the path of a CSV file")
-    delimiter = options.get("delimiter", ",")
-    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n\0 ':
-        raise OptionsError(f"option delimiter is {delimiter!r}; give one character, like ';'")
-    return FaqCsv(Path(path).expanduser(), delimiter)
+def heed_data_sources() -> Sequence[type[DataSource]]:
+    """One source."""
+    return (FaqCsv,)

@@ -8,9 +8,9 @@ wrong statement reads high, so give it a small weight.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from plugins.contract import Answer, OptionField, Options, OptionsError
+from plugins.contract import Answer, RewardSignal
 from plugins.hookspecs import hookimpl
 
 _WORD = re.compile(r"[^\W_]+(?:['’.,:@-][^\W_]+)*")
@@ -42,9 +42,13 @@ def _stem(word: str) -> str:
     return word
 
 
-@dataclass(frozen=True, slots=True)
 class Grounded:
     """Judges an answer by how many of its content words the passages hold."""
+
+    name = "grounded"
+
+    def __init__(self, settings: None) -> None:
+        """Takes no settings."""
 
     def read(self, answer: Answer) -> float | None:
         """A reading in [-1, 1]; None without passages, or for an answer without content words."""
@@ -58,14 +62,6 @@ class Grounded:
 
 
 @hookimpl
-def heed_options() -> tuple[OptionField, ...]:
-    """None."""
-    return ()
-
-
-@hookimpl
-def heed_reward_signal(options: Options) -> Grounded:
-    """Takes no options."""
-    if options:
-        raise OptionsError(f"option {sorted(options)[0]!r} is unknown; grounded takes no options")
-    return Grounded()
+def heed_reward_signals() -> Sequence[type[RewardSignal]]:
+    """One signal."""
+    return (Grounded,)

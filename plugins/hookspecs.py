@@ -9,8 +9,6 @@ import pluggy
 from plugins.contract import (
     DataSource,
     Observer,
-    OptionField,
-    Options,
     Redactor,
     Reranker,
     RewardSignal,
@@ -47,31 +45,4 @@ def heed_redactors() -> Sequence[type[Redactor]]:
 @hookspec
 def heed_rerankers() -> Sequence[type[Reranker]]:
     """Answer the classes that reorder the passages found for a question."""
-    raise NotImplementedError
-
-
-@hookspec
-def heed_data_source(options: Options) -> DataSource:
-    """Make the plugin's data source from the operator's options.
-
-    Raise OptionsError where an option is missing or wrong.
-    """
-    raise NotImplementedError
-
-
-@hookspec
-def heed_options() -> Sequence[OptionField]:
-    """Say which options the plugin takes, so that a form can ask for them.
-
-    A plugin that does not is set in the settings file only.
-    """
-    raise NotImplementedError
-
-
-@hookspec
-def heed_reward_signal(options: Options) -> RewardSignal:
-    """Make the plugin's reward signal from the operator's options.
-
-    Raise OptionsError where an option is missing or wrong.
-    """
     raise NotImplementedError

@@ -7,21 +7,20 @@ is a gold pair as well. Turning Markdown into text is markdown_text.py's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, Field
 
 from plugins.contract import (
     Complete,
     Cursor,
+    DataSource,
     Document,
     GoldPair,
     Item,
-    OptionField,
-    Options,
-    OptionsError,
     Rejected,
     SourceError,
 )
@@ -45,14 +44,88 @@ _ANSWER_MARK = re.compile(r"^A(?:nswer)?[:.]\s+")
 _NUMBERING = re.compile(r"^(?:\d+(?:\.\d+)*[.):]?|Q\d*[.:)])\s+")
 
 
-@dataclass(frozen=True, slots=True)
-class MarkdownFolder:
-    """The pages under `path` that match `pattern`; `questions` says whether gold pairs are
-    made of headings."""
+class _UnusablePageError(Exception):
+    """Why one page is rejected; the others go on."""
 
-    path: Path
-    pattern: str = DEFAULT_PATTERN
-    questions: bool = True
+
+def _is_hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
+
+
+def _title(page: Page, where: str) -> str:
+    named = page.front_matter.get("title")
+    if isinstance(named, str | int | float) and str(named).strip():
+        return " ".join(str(named).split())
+    headed = next((section.heading for section in page.sections if section.heading), "")
+    return headed or re.sub(r"[-_]+", " ", PurePosixPath(where).stem)
+
+
+def _updated(front_matter: dict[str, Any]) -> datetime | None:
+    """The page's own date at `updated` or `date`; a file's time says when it was copied."""
+    value = front_matter.get("updated", front_matter.get("date"))
+    if isinstance(value, datetime):
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return None
+
+
+def _gold_pairs(
+    where: str, sections: tuple[Section, ...], updated: datetime | None
+) -> Iterator[GoldPair]:
+    taken: dict[str, int] = {}
+    for position, section in enumerate(sections):
+        question = _question(section.heading)
+        answer = _answer(sections, position)
+        if question and SHORTEST_ANSWER_WORDS <= len(answer.split()) <= LONGEST_ANSWER_WORDS:
+            slug = re.sub(r"[\W_]+", "-", question.casefold()).strip("-")[:80]
+            taken[slug] = taken.get(slug, 0) + 1
+            count = f"-{taken[slug]}" if taken[slug] > 1 else ""
+            yield GoldPair(f"{where}#{slug}{count}", question, answer, updated=updated)
+
+
+def _question(heading: str) -> str | None:
+    """The heading as a question, without numbering and footnote marks; None if it is none."""
+    question = re.sub(r"[*†‡]+\?$", "?", _NUMBERING.sub("", heading))
+    if not question.endswith("?") or len(question.split()) < SHORTEST_QUESTION_WORDS:
+        return None
+    return None if _INVITATION.fullmatch(question) else question
+
+
+def _answer(sections: tuple[Section, ...], position: int) -> str:
+    """The text under a heading, with that of the headings below it."""
+    first = sections[position]
+    parts = [first.text]
+    for section in sections[position + 1 :]:
+        if section.level <= first.level:
+            break
+        parts += [section.heading, section.text]
+    return _ANSWER_MARK.sub("", "\n\n".join(part for part in parts if part))
+
+
+def _within_the_folder(value: str) -> str:
+    parts = PurePosixPath(value).parts
+    plain = value and not value.startswith(("/", "~")) and parts and ".." not in parts
+    if plain and all("**" not in part or part == "**" for part in parts):
+        return value
+    raise ValueError('give a pattern within the folder, like "**/*.md" or "faq/*.md"')
+
+
+class MarkdownFolder:
+    """The pages of a folder of Markdown files, and the questions that their headings ask."""
+
+    name = "markdown_folder"
+
+    class Settings(BaseModel):
+        path: Path = Field(description="The folder that holds the pages.")
+        pattern: Annotated[str, AfterValidator(_within_the_folder)] = Field(
+            default=DEFAULT_PATTERN, description="Which files of it are pages."
+        )
+        questions: bool = Field(default=True, description="Make gold pairs of headings that ask.")
+
+    def __init__(self, settings: Settings) -> None:
+        self.path, self.pattern = settings.path, settings.pattern
+        self.questions = settings.questions
 
     def items(self, cursor: Cursor) -> Iterator[Item]:  # noqa: ARG002 - always lists everything
         """Yield a Document and its GoldPairs, or a Rejected, for each page, then Complete.
@@ -128,100 +201,7 @@ class MarkdownFolder:
             raise _UnusablePageError(f"cannot be read ({error.strerror})") from error
 
 
-class _UnusablePageError(Exception):
-    """Why one page is rejected; the others go on."""
-
-
-def _is_hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
-
-
-def _title(page: Page, where: str) -> str:
-    named = page.front_matter.get("title")
-    if isinstance(named, str | int | float) and str(named).strip():
-        return " ".join(str(named).split())
-    headed = next((section.heading for section in page.sections if section.heading), "")
-    return headed or re.sub(r"[-_]+", " ", PurePosixPath(where).stem)
-
-
-def _updated(front_matter: dict[str, Any]) -> datetime | None:
-    """The page's own date at `updated` or `date`; a file's time says when it was copied."""
-    value = front_matter.get("updated", front_matter.get("date"))
-    if isinstance(value, datetime):
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    return None
-
-
-def _gold_pairs(
-    where: str, sections: tuple[Section, ...], updated: datetime | None
-) -> Iterator[GoldPair]:
-    taken: dict[str, int] = {}
-    for position, section in enumerate(sections):
-        question = _question(section.heading)
-        answer = _answer(sections, position)
-        if question and SHORTEST_ANSWER_WORDS <= len(answer.split()) <= LONGEST_ANSWER_WORDS:
-            slug = re.sub(r"[\W_]+", "-", question.casefold()).strip("-")[:80]
-            taken[slug] = taken.get(slug, 0) + 1
-            count = f"-{taken[slug]}" if taken[slug] > 1 else ""
-            yield GoldPair(f"{where}#{slug}{count}", question, answer, updated=updated)
-
-
-def _question(heading: str) -> str | None:
-    """The heading as a question, without numbering and footnote marks; None if it is none."""
-    question = re.sub(r"[*†‡]+\?$", "?", _NUMBERING.sub("", heading))
-    if not question.endswith("?") or len(question.split()) < SHORTEST_QUESTION_WORDS:
-        return None
-    return None if _INVITATION.fullmatch(question) else question
-
-
-def _answer(sections: tuple[Section, ...], position: int) -> str:
-    """The text under a heading, with that of the headings below it."""
-    first = sections[position]
-    parts = [first.text]
-    for section in sections[position + 1 :]:
-        if section.level <= first.level:
-            break
-        parts += [section.heading, section.text]
-    return _ANSWER_MARK.sub("", "\n\n".join(part for part in parts if part))
-
-
 @hookimpl
-def heed_options() -> tuple[OptionField, ...]:
-    """What a form asks for."""
-    return (
-        OptionField("path", "The folder that holds the pages.", "path"),
-        OptionField("pattern", "Which files of it are pages.", default=DEFAULT_PATTERN),
-        OptionField("questions", "Make gold pairs of headings that ask.", "switch", True),
-    )
-
-
-@hookimpl
-def heed_data_source(options: Options) -> MarkdownFolder:
-    """Options: `path` of the folder; `pattern` of the files in it (default "**/*.md");
-    `questions`, whether headings that are questions become gold pairs (default true)."""
-    unknown = sorted(set(options) - {"path", "pattern", "questions"})
-    if unknown:
-        raise OptionsError(
-            f"option {unknown[0]!r} is unknown; markdown_folder knows: path, pattern, questions"
-        )
-    path = options.get("path")
-    if not isinstance(path, str) or not path.strip():
-        raise OptionsError(f"option path is {path!r}; give the path of a folder")
-    questions = options.get("questions", True)
-    if not isinstance(questions, bool):
-        raise OptionsError(f"option questions is {questions!r}; give true or false")
-    return MarkdownFolder(
-        Path(path).expanduser(), _pattern(options.get("pattern", DEFAULT_PATTERN)), questions
-    )
-
-
-def _pattern(value: object) -> str:
-    if isinstance(value, str) and value and not value.startswith(("/", "~")):
-        parts = PurePosixPath(value).parts
-        if parts and ".." not in parts and all("**" not in p or p == "**" for p in parts):
-            return value
-    raise OptionsError(
-        f'option pattern is {value!r}; give one within the folder, like "**/*.md" or "faq/*.md"'
-    )
+def heed_data_sources() -> Sequence[type[DataSource]]:
+    """One source."""
+    return (MarkdownFolder,)

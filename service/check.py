@@ -137,7 +137,7 @@ def _base_policy(settings: Settings) -> Iterator[Finding]:
 
 
 def _plugins(settings: Settings) -> Iterator[Finding]:
-    host = PluginHost.load()
+    host = PluginHost.load(settings)
     for plugin in host.plugins():
         if plugin.error is None:
             text = f"{plugin.name} {plugin.version}: {', '.join(plugin.hooks)}"
@@ -148,6 +148,13 @@ def _plugins(settings: Settings) -> Iterator[Finding]:
         yield _made(f"source {source.name}", partial(host.data_source, source))
     for signal in settings.signals:
         yield _made(f"signal {signal.name}", partial(host.reward_signals, (signal,)))
+    for kind, entries in (
+        ("observer", settings.observers),
+        ("redactor", settings.redactors),
+        ("reranker", settings.rerankers),
+    ):
+        for entry in entries:
+            yield _made(f"{kind} {entry.name}", partial(getattr(host, kind), entry))
 
 
 def _made(what: str, make: Callable[[], object]) -> Finding:

@@ -4,6 +4,8 @@ HeedError
 ├── SettingsError       a setting is wrong: its name, value and allowed range
 ├── DatabaseError       the database cannot be reached, or is not migrated
 ├── PluginFailure       a plugin raised or broke the contract; names plugin and hook
+│   ├── SourceBusyError     a data source is throttled or briefly out
+│   └── SourceSecretError   a data source does not take its secret
 ├── NotFoundError       no such thing, or it is somebody else's
 ├── NotSignedInError    nobody is known by this name, password, session or key
 ├── ProviderError       the OpenID provider cannot be reached, or its answer does not hold
@@ -32,6 +34,19 @@ class DatabaseError(HeedError):
 
 class PluginFailure(HeedError):  # noqa: N818 - somebody else's error, named after its bearer
     """A plugin raised or broke the contract; the text names plugin and hook."""
+
+
+class SourceBusyError(PluginFailure):
+    """A data source is throttled or briefly out; `retry_after_s` is how long it asked to wait,
+    None where it did not say."""
+
+    def __init__(self, text: str, retry_after_s: float | None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class SourceSecretError(PluginFailure):
+    """A data source does not take its secret: it is wrong, has expired, or allows too little."""
 
 
 class NotFoundError(HeedError):

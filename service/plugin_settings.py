@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
-from plugins.contract import OptionField
 from service.database import changed_rows, insert_unless_there
 from service.errors import ConflictError, InvalidInputError, NotFoundError, SettingsError
+from service.plugin_fields import OptionField
 from service.plugin_host import PluginHost
 from service.review_tables import PluginSetting
 from service.secrets_of_options import HOW, is_reference
@@ -66,8 +66,8 @@ def checked_source(
     fields = host.options_of(plugin)
     if fields is None:
         raise InvalidInputError(
-            f"plugin {plugin!r} does not say which options it takes; "
-            "set such a source in the settings file"
+            f"no installed plugin with data sources is named {plugin!r}; "
+            "heed plugins list shows those that are"
         )
     known = {field.name: field for field in fields}
     for option in options:
@@ -76,7 +76,7 @@ def checked_source(
     taken = {option: _checked(known[option], given, settings) for option, given in options.items()}
     try:
         source = SourceSettings(name=name, plugin=plugin, purpose=purpose, options=taken)
-        host.data_source(source)
+        host.data_source(source).close()
     except ValidationError as error:
         problem = error.errors()[0]
         raise InvalidInputError(
@@ -150,19 +150,22 @@ def _settings(row: PluginSetting) -> SourceSettings:
 
 
 def _checked(field: OptionField, value: Any, settings: Settings) -> Any:
-    kinds: Mapping[str, tuple[type, str]] = {
-        "number": (int, "a whole number"),
-        "switch": (bool, "true or false"),
+    kinds: Mapping[str, tuple[tuple[type, ...], str]] = {
+        "number": ((int,), "a whole number"),
+        "decimal": ((int, float), "a number"),
+        "switch": ((bool,), "true or false"),
+        "lines": ((list,), "a list of texts"),
     }
-    kind, wanted = kinds.get(field.kind, (str, "text"))
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    kind, wanted = kinds.get(field.kind, ((str,), "text"))
+    if not isinstance(value, kind) or (bool not in kind and isinstance(value, bool)):
         raise InvalidInputError(f"option {field.name} is {value!r}; give {wanted}")
     if field.kind == "secret" and not is_reference(value):
         raise InvalidInputError(f"option {field.name} is a secret, which is not kept here: {HOW}")
-    if isinstance(value, str):
-        readable(f"option {field.name}", value, LONGEST_OPTION)
-        if field.kind == "path":
-            _check_path(field.name, value, settings)
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str):
+            readable(f"option {field.name}", text, LONGEST_OPTION)
+    if field.kind == "path":
+        _check_path(field.name, str(value), settings)
     return value
 
 

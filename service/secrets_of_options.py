@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plugins.contract import OptionField
 from service.errors import SettingsError
+from service.plugin_fields import OptionField
 
 FOLDER = Path("/run/secrets")
 PREFIX = "HEED_SECRET_"
@@ -43,6 +43,12 @@ def revealed(
         else value
         for name, value in options.items()
     }
+
+
+def secrets_in(options: Mapping[str, Any], fields: Sequence[OptionField]) -> tuple[str, ...]:
+    """The secrets among revealed options, longest first, so that none is left in another's rest."""
+    kept = (options.get(field.name) for field in fields if field.kind == "secret")
+    return tuple(sorted({str(value) for value in kept if value}, key=len, reverse=True))
 
 
 def masked(options: Mapping[str, Any], fields: Sequence[OptionField] | None) -> dict[str, Any]:

@@ -29,38 +29,36 @@ from pydantic_settings import (
 )
 
 from service.errors import SettingsError
+from service.plugin_limits import PluginLimits
 from service.roles import Visitors
 from service.sign_in_settings import LOOPBACK, OidcSettings, SignInSettings
 
 
-class SourceSettings(BaseModel):
+class PluginUse(BaseModel):
+    """One use of a plugin: an observer, a redactor or a reranker."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """Its own name, shown in reports and figures."""
+    plugin: str
+    """What the plugin calls itself, as `heed plugins list` shows it."""
+    options: dict[str, Any] = {}
+    """What the plugin asks for."""
+
+
+class SourceSettings(PluginUse):
     """One data source."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-    """The source's own name, shown in reports."""
-    plugin: str
-    """The plugin that reads it, as `heed plugins` lists it."""
     purpose: Literal["training", "evaluation"] = "training"
     """Whether its gold pairs may be trained on, or are kept for evaluation only."""
-    options: dict[str, Any] = {}
-    """What the plugin asks for."""
 
 
-class SignalSettings(BaseModel):
+class SignalSettings(PluginUse):
     """One reward signal."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-    """The signal's own name, used in metrics as reward/<name>."""
-    plugin: str
-    """The plugin that reads it."""
     weight: float = Field(default=0.25, ge=0, le=1)
     """How much of the reward a full reading of 1 makes; the cap of this signal's influence."""
-    options: dict[str, Any] = {}
-    """What the plugin asks for."""
 
 
 class AnswerSettings(BaseModel):
@@ -234,6 +232,18 @@ class Settings(BaseSettings):
     """Folders that sources made on the page may read, beside the folder `sources` in `home`."""
     signals: tuple[SignalSettings, ...] = ()
     """The reward signals."""
+    observers: tuple[PluginUse, ...] = ()
+    """Plugins that are told of promotions and finished runs."""
+    redactors: tuple[PluginUse, ...] = ()
+    """Plugins that take out of questions and answers what must not be learnt, one after another,
+    before a snapshot is frozen and in exports."""
+    rerankers: tuple[PluginUse, ...] = Field(default=(), max_length=1)
+    """The plugin that reorders the passages found for a question; one at most."""
+    plugin_folder: Path | None = None
+    """Folder whose Python files are plugins; default the folder `plugins` in `home`."""
+    plugins_loaded: tuple[str, ...] | None = None
+    """The only plugins that are looked at, as `heed plugins list` names them; default all."""
+    plugin_limits: PluginLimits = PluginLimits()
     sync_schedule: str | None = "15 * * * *"
     """Cron expression (UTC) of the sync of all sources; empty for never."""
     cleanup_schedule: str | None = "30 3 * * *"
@@ -267,8 +277,8 @@ class Settings(BaseSettings):
                 "sign_in.passwords is false and oidc.issuer is not set, so nobody could sign in; "
                 "set one of them"
             )
-        for kind, entries in (("sources", self.sources), ("signals", self.signals)):
-            names = [entry.name for entry in entries]
+        for kind in ("sources", "signals", "observers", "redactors"):
+            names = [entry.name for entry in getattr(self, kind)]
             doubled = sorted({name for name in names if names.count(name) > 1})
             if doubled:
                 raise ValueError(f"{kind} holds the name {doubled[0]!r} twice; names must differ")
@@ -288,6 +298,11 @@ class Settings(BaseSettings):
     def policies(self) -> Path:
         """Folder of PolicyVersion folders."""
         return self.home / "policies"
+
+    @property
+    def plugins_folder(self) -> Path:
+        """Folder whose Python files are plugins."""
+        return self.plugin_folder or self.home / "plugins"
 
     @property
     def base_cache(self) -> Path:

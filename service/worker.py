@@ -24,7 +24,8 @@ import rlhf_engine
 from rlhf_engine.files import write_json
 from service.errors import HeedError
 from service.logs import configure_logging
-from service.plugin_host import HostedSignal, PluginHost
+from service.plugin_host import PluginHost
+from service.plugin_hosted import HostedSignal
 from service.settings import SignalSettings
 
 DONE, FAILED, DISK_FAILED, CANCELLED = 0, 1, 74, 75

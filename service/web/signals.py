@@ -12,6 +12,7 @@ import rlhf_engine
 from rlhf_engine.records import PromptPassage
 from service.errors import HeedError, NotFoundError
 from service.feedback import LONGEST_ANSWER
+from service.plugin_host import SIGNALS
 from service.secrets_of_options import masked
 from service.web.parts import GivenParts, Parts
 from service.web.rights import needs
@@ -72,7 +73,7 @@ def list_signals(operator: GivenPerson, parts: GivenParts) -> Signals:  # noqa: 
             entry.name,
             entry.plugin,
             entry.weight,
-            masked(entry.options, _fields(parts, entry.plugin)),
+            masked(entry.options, parts.sources.host().options_of(entry.plugin, SIGNALS)),
             _why_not(parts, entry.name),
         )
         for entry in parts.settings.signals
@@ -101,7 +102,10 @@ def read_text(
         raise NotFoundError(f"there is no signal {name!r}")
     try:
         [signal] = parts.sources.host().reward_signals([entry])
-        [reading] = signal.read_batch([given])
+        try:
+            [reading] = signal.read_batch([given])
+        finally:
+            signal.close()
     except HeedError as error:
         return Reading(None, 0.0, str(error))
     return Reading(reading, entry.weight * (reading or 0.0), None)
@@ -110,14 +114,8 @@ def read_text(
 def _why_not(parts: Parts, name: str) -> str | None:
     wanted = [entry for entry in parts.settings.signals if entry.name == name]
     try:
-        parts.sources.host().reward_signals(wanted)
+        for signal in parts.sources.host().reward_signals(wanted):
+            signal.close()
     except HeedError as error:
         return str(error)
     return None
-
-
-def _fields(parts: Parts, plugin: str) -> Any:
-    try:
-        return parts.sources.host().options_of(plugin)
-    except HeedError:
-        return None

@@ -13,7 +13,9 @@ from sqlmodel import Session
 from plugins import contract
 from service import audit, plugin_settings, source_desk
 from service.database import session
-from service.errors import ConflictError, HeedError, NotFoundError
+from service.errors import ConflictError, NotFoundError
+from service.plugin_calls import PluginClass
+from service.plugin_host import SOURCES
 from service.plugin_settings import Configured, sources_in_use
 from service.scheduler import next_sync
 from service.secrets_of_options import masked
@@ -23,7 +25,6 @@ from service.web.parts import GivenParts, Parts
 from service.web.rights import needs
 from service.web.sessions import GivenPerson
 
-HOOK = "heed_data_source"
 REJECTED_IN_LIST = 5
 REPORTS = 10
 ADVICE: Any = {
@@ -34,21 +35,23 @@ ADVICE: Any = {
 
 
 class OptionEntry(msgspec.Struct):
-    """An option as a form asks for it; `kind` is "text", "path", "number", "switch" or "secret",
-    `default` null where the option is needed."""
+    """An option as a form asks for it; `kind` is "text", "path", "number" (a whole one),
+    "decimal", "switch", "secret", "choice" (one of `choices`) or "lines" (a list of texts)."""
 
     name: str
     help: str
     kind: str
-    default: str | int | bool | None
+    default: Any
+    required: bool
+    choices: list[str]
 
 
 class PluginEntry(msgspec.Struct):
-    """An installed plugin that reads sources; without `options` it is set in the settings file
-    only."""
+    """An installed plugin that reads sources; `help` is a sentence on what it reads."""
 
     name: str
-    options: list[OptionEntry] | None
+    help: str
+    options: list[OptionEntry]
 
 
 class Rejected(msgspec.Struct):
@@ -156,11 +159,10 @@ def list_sources(operator: GivenPerson, parts: GivenParts) -> Sources:  # noqa: 
         listed = [_source(opened, parts, source, REJECTED_IN_LIST) for source in used]
         names = {source.settings.name for source in used}
         listed += [_gone(opened, name) for name in source_desk.left_behind(opened, names)]
-    able = [info.name for info in host.plugins() if HOOK in info.hooks and not info.error]
     folders = (*parts.settings.source_folders, parts.settings.home / "sources")
     return Sources(
         listed,
-        [PluginEntry(name, _options(parts, name)) for name in able],
+        [_plugin_entry(found) for found in host.named(SOURCES)],
         parts.settings.sync_schedule,
         next_sync(parts.settings),
         [str(folder.resolve()) for folder in folders],
@@ -254,21 +256,14 @@ def _checked(parts: Parts, name: str, data: NewSource | ChangedSource) -> Source
     )
 
 
-def _options(parts: Parts, plugin: str) -> list[OptionEntry] | None:
-    try:
-        fields = parts.sources.host().options_of(plugin)
-    except HeedError:
-        return None
-    if fields is None:
-        return None
-    return [OptionEntry(field.name, field.help, field.kind, field.default) for field in fields]
-
-
-def _fields(parts: Parts, plugin: str) -> tuple[contract.OptionField, ...] | None:
-    try:
-        return parts.sources.host().options_of(plugin)
-    except HeedError:
-        return None
+def _plugin_entry(found: PluginClass) -> PluginEntry:
+    options = [
+        OptionEntry(
+            field.name, field.help, field.kind, field.default, field.required, list(field.choices)
+        )
+        for field in found.fields
+    ]
+    return PluginEntry(found.name, found.help, options)
 
 
 def _source(opened: Session, parts: Parts, source: Configured, rejected: int) -> Source:
@@ -287,7 +282,7 @@ def _source(opened: Session, parts: Parts, source: Configured, rejected: int) ->
         purpose=entry.purpose,
         origin="page" if row else "file",
         status=status,
-        options=masked(entry.options, _fields(parts, entry.plugin)),
+        options=masked(entry.options, parts.sources.host().options_of(entry.plugin)),
         generation=row.generation if row else 0,
         documents=held.documents,
         gold_answers=held.gold_answers,

@@ -10,13 +10,18 @@ from typing import Any
 import pytest
 
 from plugins.contract import Complete, GoldPair, Item, OptionsError, Rejected, SourceError
-from plugins.faq_csv import heed_data_source
+from plugins.faq_csv import FaqCsv
+from service.plugin_fields import checked
+
+
+def made(options: dict[str, Any]) -> FaqCsv:
+    return FaqCsv(checked(FaqCsv.Settings, options))
 
 
 def read(path: Path, content: str | bytes, **options: Any) -> list[Item]:
     data = content.encode() if isinstance(content, str) else content
     path.write_bytes(data)
-    return list(heed_data_source({"path": str(path), **options}).items({}))
+    return list(made({"path": str(path), **options}).items({}))
 
 
 @pytest.fixture
@@ -138,7 +143,7 @@ def test_a_file_that_cannot_be_read_as_a_whole_is_a_source_error(
 
 @pytest.mark.parametrize("name", ["missing.csv", "."])
 def test_a_missing_file_or_a_folder_is_a_source_error(tmp_path: Path, name: str) -> None:
-    source = heed_data_source({"path": str(tmp_path / name)})
+    source = made({"path": str(tmp_path / name)})
     with pytest.raises(SourceError, match=r"cannot be read .*; check the source's option path"):
         list(source.items({}))
 
@@ -146,7 +151,7 @@ def test_a_missing_file_or_a_folder_is_a_source_error(tmp_path: Path, name: str)
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({}, "option path is None"),
+        ({}, "option path is missing: The CSV file"),
         ({"path": 3}, "option path is 3"),
         ({"path": "a.csv", "delimiter": "||"}, "option delimiter is '||'"),
         ({"path": "a.csv", "delimiter": '"'}, "option delimiter is"),
@@ -155,5 +160,5 @@ def test_a_missing_file_or_a_folder_is_a_source_error(tmp_path: Path, name: str)
 )
 def test_wrong_options_are_named(options: dict[str, Any], told: str) -> None:
     with pytest.raises(OptionsError) as caught:
-        heed_data_source(options)
+        made(options)
     assert told in str(caught.value)

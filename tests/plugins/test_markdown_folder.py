@@ -20,13 +20,18 @@ from plugins.contract import (
     Rejected,
     SourceError,
 )
-from plugins.markdown_folder import heed_data_source
+from plugins.markdown_folder import MarkdownFolder
+from service.plugin_fields import checked
 
 HANDBOOKS = Path(__file__).parents[2].parent / "shared" / "data"
 
 
+def made(options: dict[str, Any]) -> MarkdownFolder:
+    return MarkdownFolder(checked(MarkdownFolder.Settings, options))
+
+
 def read(folder: Path, **options: Any) -> list[Item]:
-    return list(heed_data_source({"path": str(folder), **options}).items({}))
+    return list(made({"path": str(folder), **options}).items({}))
 
 
 def read_one(folder: Path, source: str | bytes, name: str = "page.md") -> list[Item]:
@@ -241,8 +246,8 @@ def test_a_missing_folder_or_a_file_is_a_source_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({}, "option path is None"),
-        ({"path": "docs", "questions": "no"}, "option questions is 'no'"),
+        ({}, "option path is missing: The folder"),
+        ({"path": "docs", "questions": "maybe"}, "option questions is 'maybe'"),
         ({"path": "docs", "pattern": "../*.md"}, "option pattern is '../*.md'"),
         ({"path": "docs", "pattern": "/etc/*"}, "option pattern is '/etc/*'"),
         ({"path": "docs", "pattern": ""}, "option pattern is ''"),
@@ -252,7 +257,7 @@ def test_a_missing_folder_or_a_file_is_a_source_error(tmp_path: Path) -> None:
 )
 def test_wrong_options_are_named(options: dict[str, Any], told: str) -> None:
     with pytest.raises(OptionsError) as caught:
-        heed_data_source(options)
+        made(options)
     assert told in str(caught.value)
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from plugins import concise, grounded
+from plugins.concise import Concise
 from plugins.contract import Answer, OptionsError, ShownPassage
+from plugins.grounded import Grounded
+from service.plugin_fields import checked
 
 PASSAGES = (
     ShownPassage("Hotels: Boston", "The limit in Boston is 210 dollars a night."),
@@ -15,8 +17,12 @@ PASSAGES = (
 )
 
 
+def concise(options: dict[str, Any]) -> Concise:
+    return Concise(checked(Concise.Settings, options))
+
+
 def test_grounded_reads_the_share_of_content_words_in_the_passages() -> None:
-    signal = grounded.heed_reward_signal({})
+    signal = Grounded(None)
 
     def read(text: str) -> float | None:
         return signal.read(Answer("What is the limit?", text, PASSAGES))
@@ -31,11 +37,11 @@ def test_grounded_reads_the_share_of_content_words_in_the_passages() -> None:
 
 @pytest.mark.parametrize("text", ["", "  ", "Yes, it is.", "?!"])
 def test_grounded_abstains_without_content_words(text: str) -> None:
-    assert grounded.heed_reward_signal({}).read(Answer("A?", text, PASSAGES)) is None
+    assert Grounded(None).read(Answer("A?", text, PASSAGES)) is None
 
 
 def test_grounded_abstains_without_passages() -> None:
-    assert grounded.heed_reward_signal({}).read(Answer("A?", "The limit is 210.")) is None
+    assert Grounded(None).read(Answer("A?", "The limit is 210.")) is None
 
 
 @pytest.mark.parametrize(
@@ -45,25 +51,25 @@ def test_grounded_abstains_without_passages() -> None:
 def test_concise_falls_in_a_straight_line_to_three_times_its_words(
     count: int, reading: float
 ) -> None:
-    signal = concise.heed_reward_signal({"words": 10})
+    signal = concise({"words": 10})
     assert signal.read(Answer("A?", "word " * count)) == pytest.approx(reading)
 
 
 def test_concise_takes_40_words_and_abstains_on_an_empty_answer() -> None:
-    signal = concise.heed_reward_signal({})
+    signal = concise({})
     assert signal.read(Answer("A?", "word " * 40)) == 1.0
     assert signal.read(Answer("A?", "word " * 80)) == 0.0
     assert signal.read(Answer("A?", " \n")) is None
 
 
-@pytest.mark.parametrize("words", [0, -1, 2.5, "40", True, None])
+@pytest.mark.parametrize("words", [0, -1, 2.5, "forty", None])
 def test_concise_refuses_other_words(words: Any) -> None:
     with pytest.raises(OptionsError, match="option words is"):
-        concise.heed_reward_signal({"words": words})
+        concise({"words": words})
 
 
 def test_unknown_options_are_named() -> None:
-    with pytest.raises(OptionsError, match="'word' is unknown; concise knows: words"):
-        concise.heed_reward_signal({"word": 3})
-    with pytest.raises(OptionsError, match="'a' is unknown; grounded takes no options"):
-        grounded.heed_reward_signal({"a": 3})
+    with pytest.raises(OptionsError, match="'word' is unknown; it knows: words"):
+        concise({"word": 3})
+    with pytest.raises(OptionsError, match="'a' is unknown; it knows: no options"):
+        checked(None, {"a": 3})

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from sqlalchemy import Engine
 
-from plugins.contract import Complete, Cursor, Document, Item, Options
+from plugins.contract import Complete, Cursor, Document, Item
 from plugins.hookspecs import hookimpl
 from service.plugin_host import PluginHost
 from service.settings import SourceSettings
 from service.sync import sync_source
 from service.tables import SyncReport
+
+
+@dataclass
+class ShelfSettings:
+    """An option that tells two places apart."""
+
+    path: str = ""
 
 
 class Shelf:
@@ -24,7 +32,7 @@ class Shelf:
         self.cursors: list[Cursor] = []
         self.host = PluginHost()
         module = ModuleType("shelf")
-        module.__dict__["heed_data_source"] = self._hook()
+        module.__dict__["heed_data_sources"] = self._hook()
         self.host.register("shelf", module)
 
     def items(self, cursor: Cursor) -> Iterable[Item]:
@@ -48,11 +56,21 @@ class Shelf:
         return sync_source(engine, self.host, source)
 
     def _hook(self) -> Any:
-        @hookimpl
-        def heed_data_source(options: Options) -> Shelf:
-            return self
+        shelf = self
 
-        return heed_data_source
+        class Source:
+            """A shelf."""
+
+            name = "shelf"
+            Settings = ShelfSettings
+
+            def __init__(self, settings: ShelfSettings) -> None:
+                pass
+
+            def items(self, cursor: Cursor) -> Iterable[Item]:
+                return shelf.items(cursor)
+
+        return hookimpl(lambda: (Source,), specname="heed_data_sources")
 
 
 def store(engine: Engine, *texts: str, readers: tuple[str, ...] = ("everyone",)) -> None:

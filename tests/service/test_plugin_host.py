@@ -3,54 +3,63 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel, SecretStr
 
 from plugins.contract import (
     Answer,
+    Checkpoint,
     Complete,
     Document,
     GoldPair,
-    Options,
     Partial,
     Rejected,
+    RetryLater,
+    SecretError,
     SourceError,
 )
 from plugins.hookspecs import hookimpl
 from rlhf_engine import Prompt, PromptPassage, SignalInput
-from service.errors import PluginFailure, SettingsError
-from service.plugin_host import HostedSignal, PluginHost
+from service.errors import PluginFailure, SettingsError, SourceBusyError, SourceSecretError
+from service.plugin_host import PluginHost
+from service.plugin_hosted import HostedSignal
+from service.secrets_of_options import MASK
 from service.settings import SignalSettings, SourceSettings
 
-BUILT_IN = ["concise", "faq_csv", "grounded", "markdown_folder"]
+BUILT_IN = {"concise", "faq_csv", "grounded", "markdown_folder"}
 
 
-def source_plugin(items: Callable[[Any], Any]) -> object:
-    """A plugin whose data source answers `items(cursor)`."""
+class Made:
+    """What every plugin class has."""
 
-    class Plugin:
-        @hookimpl
-        def heed_data_source(self, options: Options) -> Any:
-            return SimpleNamespace(items=items)
+    name = "wiki"
 
-    return Plugin()
+    def __init__(self, settings: Any) -> None:
+        pass
 
 
-def signal_plugin(read: Callable[[Answer], Any]) -> object:
-    """A plugin whose reward signal answers `read(answer)`."""
+def source_plugin(items: Callable[[Any], Any], **parts: Any) -> object:
+    """A plugin with a data source "wiki" that answers `items(cursor)`."""
+    cls = type("Wiki", (Made,), {"items": staticmethod(items), **parts})
+    return SimpleNamespace(heed_data_sources=hookimpl(lambda: [cls], specname="heed_data_sources"))
 
-    class Plugin:
-        @hookimpl
-        def heed_reward_signal(self) -> Any:
-            return SimpleNamespace(read=read)
 
-    return Plugin()
+def signal_plugin(read: Callable[[Answer], Any], **parts: Any) -> object:
+    """A plugin with a reward signal "judge" that answers `read(answer)`."""
+    cls = type("Judge", (Made,), {"name": "judge", "read": staticmethod(read), **parts})
+    return SimpleNamespace(
+        heed_reward_signals=hookimpl(lambda: [cls], specname="heed_reward_signals")
+    )
 
 
 def hosted_signal(read: Callable[[Answer], Any]) -> HostedSignal:
@@ -90,10 +99,22 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
 def test_the_built_in_plugins_are_found_by_their_entry_points() -> None:
     infos = {info.name: info for info in PluginHost.load().plugins()}
-    assert sorted(infos) == BUILT_IN
-    assert infos["faq_csv"].hooks == ("heed_data_source", "heed_options")
-    assert infos["concise"].hooks == ("heed_options", "heed_reward_signal")
+    assert set(infos) >= BUILT_IN
+    assert infos["faq_csv"].hooks == ("heed_data_sources",)
+    [concise] = infos["concise"].classes
+    assert (concise.hook, concise.name) == ("heed_reward_signals", "concise")
+    assert concise.help == "Judges an answer by its length alone."
     assert all(info.error is None and info.version for info in infos.values())
+
+
+def test_finding_the_plugins_imports_none_of_them() -> None:
+    code = (
+        "import sys; from service.plugin_host import PluginHost; host = PluginHost.load(); "
+        "[host.plugins()]; "
+        "sys.exit(sum(m in sys.modules for m in ('plugins.faq_csv', 'plugins.grounded')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_built_in_source_and_signal_work_through_the_host(tmp_path: Path) -> None:
@@ -124,12 +145,11 @@ def test_a_built_in_source_and_signal_work_through_the_host(tmp_path: Path) -> N
         ("def broken(:", "SyntaxError"),
         ("", "implements no hook"),
         (
-            "from plugins.hookspecs import hookimpl\n@hookimpl\ndef heed_data_sauce(options): ...",
+            "from plugins.hookspecs import hookimpl\n@hookimpl\ndef heed_data_sauce(): ...",
             "unknown hook 'heed_data_sauce'",
         ),
         (
-            "from plugins.hookspecs import hookimpl\n"
-            "@hookimpl\ndef heed_data_source(options, secret): ...",
+            "from plugins.hookspecs import hookimpl\n@hookimpl\ndef heed_data_sources(secret): ...",
             "'secret'",
         ),
     ],
@@ -140,12 +160,12 @@ def test_a_plugin_that_cannot_be_loaded_is_listed_and_the_others_go_on(
     install("a_broken", code)
     install(
         "a_working",
-        "from plugins.hookspecs import hookimpl\n@hookimpl\ndef heed_data_source(options): ...",
+        "from plugins.hookspecs import hookimpl\n@hookimpl\ndef heed_data_sources(): return []",
         version="3.4",
     )
     host = PluginHost.load()
     infos = {info.name: info for info in host.plugins()}
-    assert sorted(infos) == sorted(["a_broken", "a_working", *BUILT_IN])
+    assert set(infos) >= {"a_broken", "a_working", *BUILT_IN}
     assert told in str(infos["a_broken"].error)
     assert infos["a_broken"].version == "1.2"
     assert infos["a_working"].error is None
@@ -158,7 +178,7 @@ def test_a_plugin_that_cannot_be_loaded_is_listed_and_the_others_go_on(
 def test_two_plugins_of_one_name_are_told_apart(install: Callable[..., None]) -> None:
     install(
         "concise",
-        "from plugins.hookspecs import hookimpl\n@hookimpl\ndef heed_reward_signal(options): ...",
+        "from plugins.hookspecs import hookimpl\n@hookimpl\ndef heed_reward_signals(): return []",
     )
     errors = [info.error for info in PluginHost.load().plugins() if info.name == "concise"]
     assert errors.count(None) == 1
@@ -167,7 +187,7 @@ def test_two_plugins_of_one_name_are_told_apart(install: Callable[..., None]) ->
 
 def test_a_plugin_that_fails_to_register_leaves_nothing_behind() -> None:
     host = PluginHost()
-    with pytest.raises(PluginFailure, match="plugin odd implements no hook"):
+    with pytest.raises(PluginFailure, match="plugin odd cannot be used: implements no hook"):
         host.register("odd", SimpleNamespace())
     assert host.plugins() == []
     host.register("odd", signal_plugin(lambda _: 0.0))
@@ -178,11 +198,13 @@ def test_an_unknown_plugin_and_one_of_the_other_kind_are_named_with_those_that_f
     host = PluginHost.load()
     with pytest.raises(SettingsError) as caught:
         host.data_source(SourceSettings(name="faq", plugin="faq_cvs"))
-    assert str(caught.value) == (
-        "setting sources.faq.plugin: 'faq_cvs' is no installed plugin with heed_data_source; "
-        "plugins that can be named here: faq_csv, markdown_folder"
+    told, able = str(caught.value).split(" can be named here: ")
+    assert told == (
+        "setting sources.faq.plugin: 'faq_cvs' is no installed plugin with heed_data_sources; "
+        "plugins that"
     )
-    with pytest.raises(SettingsError, match="can be named here: concise, grounded"):
+    assert {"faq_csv", "markdown_folder"} <= set(able.split(", "))
+    with pytest.raises(SettingsError, match=r"can be named here: .*concise.*grounded"):
         host.reward_signals((SignalSettings(name="faq", plugin="faq_csv"),))
 
 
@@ -192,57 +214,122 @@ def test_a_wrong_option_is_a_settings_error_that_names_source_and_plugin() -> No
         PluginHost.load().data_source(settings)
 
 
-def test_only_the_named_plugin_is_called_and_it_cannot_change_the_settings() -> None:
-    called: list[str] = []
+def test_a_class_is_named_by_its_own_name_whatever_its_module_is_called(
+    install: Callable[..., None],
+) -> None:
+    code = (
+        "from plugins.hookspecs import hookimpl\n"
+        "class One:\n"
+        "    name = 'first'\n"
+        "    def __init__(self, settings): ...\n"
+        "    def read(self, answer): return 0.25\n"
+        "class Two(One):\n"
+        "    name = 'second'\n"
+        "    def read(self, answer): return 0.75\n"
+        "@hookimpl\n"
+        "def heed_reward_signals(): return [One, Two]\n"
+    )
+    install("both", code)
+    signal = PluginHost.load().reward_signals((SignalSettings(name="x", plugin="second"),))[0]
+    assert signal.read_batch([given(), given()]) == [0.75, 0.75]
 
-    def plugin(name: str) -> object:
-        class Plugin:
-            @hookimpl
-            def heed_data_source(self, options: Options) -> Any:
-                called.append(name)
-                options["list"].append("mine")
-                return SimpleNamespace(items=lambda _: [Complete()])
 
-        return Plugin()
+def test_it_cannot_change_the_settings() -> None:
+    @dataclass
+    class Settings:
+        words: list[str]
+
+    def spoil(self: Any, settings: Settings) -> None:
+        settings.words.append("mine")
 
     host = PluginHost()
-    host.register("one", plugin("one"))
-    host.register("two", plugin("two"))
-    settings = SourceSettings(name="s", plugin="one", options={"list": []})
+    host.register("wiki", source_plugin(lambda _: [], Settings=Settings, __init__=spoil))
+    settings = SourceSettings(name="s", plugin="wiki", options={"words": []})
     host.data_source(settings)
-    assert called == ["one"]
-    assert settings.options == {"list": []}
+    assert settings.options == {"words": []}
 
 
-@pytest.mark.parametrize("made", [None, 3, SimpleNamespace(items=3)])
-def test_a_hook_that_answers_no_source_is_named(made: Any) -> None:
-    class Plugin:
-        @hookimpl
-        def heed_data_source(self) -> Any:
-            return made
-
-    host = PluginHost()
-    host.register("wiki", Plugin())
-    with pytest.raises(PluginFailure, match=r"plugin wiki, heed_data_source\(options\) answered a"):
-        host.data_source(SourceSettings(name="handbook", plugin="wiki"))
+@pytest.mark.parametrize(
+    ("answered", "told"),
+    [
+        (None, "heed_data_sources(): TypeError: 'NoneType' object is not iterable"),
+        ([3], "heed_data_sources() lists a int; it lists classes"),
+        ([type("A", (), {})], "A.name is None; give small letters"),
+        ([type("A", (), {"name": "A b"})], "A.name is 'A b'"),
+        ([type("A", (), {"name": "a"})], "A has no method items; see plugins/contract.py"),
+        ([type("A", (), {"name": "a", "items": 3})], "A has no method items"),
+    ],
+)
+def test_a_hook_that_answers_no_classes_is_named(answered: Any, told: str) -> None:
+    hook = hookimpl(lambda: answered, specname="heed_data_sources")
+    with pytest.raises(PluginFailure) as caught:
+        PluginHost().register("wiki", SimpleNamespace(heed_data_sources=hook))
+    assert str(caught.value).startswith("plugin wiki cannot be used: heed_data_sources()")
+    assert told in str(caught.value)
 
 
 @pytest.mark.parametrize("error", [ValueError("boom"), SystemExit("boom"), RecursionError("boom")])
-def test_a_hook_that_raises_is_named_with_its_argument(error: BaseException) -> None:
-    class Plugin:
-        @hookimpl
-        def heed_reward_signal(self) -> Any:
-            raise error
+def test_a_class_that_cannot_be_made_is_named_with_its_setting(error: BaseException) -> None:
+    def fail(self: Any, settings: None) -> None:
+        raise error
 
     host = PluginHost()
-    host.register("judge", Plugin())
+    host.register("judge", signal_plugin(lambda _: 0.0, __init__=fail))
     with pytest.raises(PluginFailure) as caught:
         host.reward_signals((SignalSettings(name="fair", plugin="judge"),))
     assert str(caught.value) == (
-        "plugin judge, heed_reward_signal, argument options of signals.fair: "
-        f"{type(error).__name__}: boom"
+        f"plugin judge, heed_reward_signals, options of signals.fair: {type(error).__name__}: boom"
     )
-    assert caught.value.__cause__ is error
+
+
+def test_a_secret_is_taken_out_of_what_a_plugin_says() -> None:
+    class Settings(BaseModel):
+        key: SecretStr
+
+    def items(cursor: Any) -> Iterator[Any]:
+        yield Rejected("a", "hunter2 may not read it")
+        raise SecretError("401 for key hunter2; make a new one")
+
+    host = PluginHost()
+    host.register("wiki", source_plugin(items, Settings=Settings))
+    settings = SourceSettings(name="w", plugin="wiki", options={"key": "hunter2"})
+    read = host.data_source(settings).items({})
+    assert next(read) == Rejected("a", f"{MASK} may not read it")
+    with pytest.raises(SourceSecretError, match=f"401 for key {MASK}; make a new one"):
+        next(read)
+
+
+def test_a_source_may_ask_to_be_read_later() -> None:
+    def items(cursor: Any) -> Iterator[Any]:
+        yield Checkpoint({"page": 1})
+        raise RetryLater(7, "429 from the wiki")
+
+    host = PluginHost()
+    host.register("wiki", source_plugin(items))
+    read = host.data_source(SourceSettings(name="w", plugin="wiki")).items({})
+    assert next(read) == Checkpoint({"page": 1})
+    with pytest.raises(SourceBusyError, match="429 from the wiki") as caught:
+        next(read)
+    assert caught.value.retry_after_s == 7
+
+
+def test_plain_dicts_are_items_too() -> None:
+    items = [
+        {"kind": "document", "id": "a", "title": "A", "text": "t", "updated": "2026-01-02"},
+        {"kind": "gold_pair", "id": "b", "question": "Q?", "answer": "A."},
+        {"kind": "document", "id": "c", "title": "C"},
+        {"kind": "question", "id": "d", "query": "Q?"},
+        {"kind": "document", "id": "e", "title": "E", "text": b"bytes"},
+        {"kind": "complete"},
+    ]
+    assert sync(lambda _: items) == [
+        Document("a", "A", "t", updated=datetime(2026, 1, 2)),
+        GoldPair("b", "Q?", "A."),
+        Rejected("c", "document has no text"),
+        Rejected("d", "question has a field 'query'; known are id, question"),
+        Rejected("e", "text is a bytes; it must be text"),
+        Complete(),
+    ]
 
 
 def test_items_pass_through_and_the_cursor_is_handed_over() -> None:
@@ -282,7 +369,7 @@ def test_a_source_that_fails_or_breaks_the_contract_is_named(
 ) -> None:
     with pytest.raises(PluginFailure) as caught:
         sync(items)
-    assert str(caught.value).startswith("plugin wiki, items(cursor) of source handbook: ")
+    assert str(caught.value).startswith("plugin wiki, items(cursor) of sources.handbook: ")
     assert told in str(caught.value)
 
 
@@ -318,7 +405,7 @@ def test_a_reading_out_of_contract_names_plugin_signal_and_answer(reading: Any, 
     with pytest.raises(PluginFailure) as caught:
         hosted_signal(lambda _: next(readings)).read_batch([given(), given()])
     assert str(caught.value).startswith(
-        "plugin judge, read(answer) of signal fair, answer 2 of the batch: "
+        "plugin judge, read(answer) of signals.fair: answer 2 of the batch: "
     )
     assert told in str(caught.value)
 

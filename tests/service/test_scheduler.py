@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import select
 
-from plugins.contract import Complete, DataSource, GoldPair, Options
+from plugins.contract import Complete, DataSource, GoldPair
 from plugins.hookspecs import hookimpl
 from service import leases, scheduler
 from service.database import migrate, open_database, session
@@ -46,13 +46,23 @@ class OneQuestion:
         self.read = threading.Event()
 
     @hookimpl
-    def heed_data_source(self, options: Options) -> DataSource:
-        return self  # type: ignore[return-value]
+    def heed_data_sources(self) -> tuple[type[DataSource], ...]:
+        read = self.read
 
-    def items(self, cursor: object) -> Iterator[object]:
-        self.read.set()
-        yield GoldPair("1", "When does the office open?", "At nine.")
-        yield Complete()
+        class Source:
+            """One question."""
+
+            name = "one"
+
+            def __init__(self, settings: None) -> None:
+                pass
+
+            def items(self, cursor: object) -> Iterator[object]:
+                read.set()
+                yield GoldPair("1", "When does the office open?", "At nine.")
+                yield Complete()
+
+        return (Source,)  # type: ignore[return-value]
 
 
 def settings_in(folder: Path, **more: object) -> Settings:

@@ -9,14 +9,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, Field, SecretStr
 from sqlalchemy import Engine
 from sqlmodel import select
 
-from plugins.contract import Complete, Document, OptionField, Options, Rejected, SourceError
+from plugins.contract import Complete, Document, Rejected, SourceError
 from plugins.hookspecs import hookimpl
 from service import audit, secrets_of_options, source_desk
 from service.database import session
 from service.errors import SettingsError
+from service.plugin_fields import OptionField
 from service.plugin_host import PluginHost
 from service.retrieval import retrieve
 from service.secrets_of_options import MASK, masked, revealed
@@ -33,6 +35,13 @@ GYM = "# Gym\n\nThe gym opens at six.\n\n## Who may use the gym every day?\n\n" 
 )
 
 
+class WikiSettings(BaseModel):
+    """Settings of a wiki."""
+
+    api_key: SecretStr = Field(description="The key of the wiki.")
+    pages: int = Field(default=1, description="How many.")
+
+
 class Wiki:
     """A data source plugin with a secret, whose behaviour a test chooses."""
 
@@ -41,18 +50,21 @@ class Wiki:
         self.may_go_on = threading.Event()
         self.items: list[Any] = [Document("1", "Parking", "Park behind the house."), Complete()]
 
-    def plugin(self, *, tells: bool = True) -> ModuleType:
+    def plugin(self) -> ModuleType:
         module = ModuleType("wiki")
-
-        @hookimpl
-        def heed_options() -> tuple[OptionField, ...]:
-            return (SECRET, OptionField("pages", "How many.", "number", 1))
-
-        if tells:
-            module.__dict__["heed_options"] = heed_options
         wiki = self
 
         class Source:
+            """The pages of a wiki. They are made up."""
+
+            name = "wiki"
+            Settings = WikiSettings
+
+            def __init__(self, settings: WikiSettings) -> None:
+                wiki.seen.append(
+                    {"api_key": settings.api_key.get_secret_value(), "pages": settings.pages}
+                )
+
             def items(self, cursor: Any) -> Iterator[Any]:
                 for item in wiki.items:
                     if item is wiki.may_go_on:
@@ -62,12 +74,9 @@ class Wiki:
                         raise item
                     yield item
 
-        @hookimpl
-        def heed_data_source(options: Options) -> Any:
-            self.seen.append(dict(options))
-            return Source()
-
-        module.__dict__["heed_data_source"] = heed_data_source
+        module.__dict__["heed_data_sources"] = hookimpl(
+            lambda: (Source,), specname="heed_data_sources"
+        )
         return module
 
 
@@ -84,10 +93,10 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def desk_with(wiki: Wiki, **more: Any) -> SourceDesk:
+def desk_with(wiki: Wiki) -> SourceDesk:
     def load() -> PluginHost:
         host = PluginHost.load()
-        host.register("wiki", wiki.plugin(**more))
+        host.register("wiki", wiki.plugin())
         return host
 
     return SourceDesk(load)
@@ -134,7 +143,27 @@ def test_sources_are_listed_with_their_plugins_and_next_sync(operator: Caller) -
         "pattern",
         "questions",
     ]
-    assert plugins["wiki"][0]["kind"] == "secret"
+    assert plugins["wiki"] == [
+        {
+            "name": "api_key",
+            "help": "The key of the wiki.",
+            "kind": "secret",
+            "default": None,
+            "required": True,
+            "choices": [],
+        },
+        {
+            "name": "pages",
+            "help": "How many.",
+            "kind": "number",
+            "default": 1,
+            "required": False,
+            "choices": [],
+        },
+    ]
+    assert {plugin["name"]: plugin["help"] for plugin in listed["plugins"]}["wiki"] == (
+        "The pages of a wiki."
+    )
     assert listed["schedule"] == "15 * * * *"
     assert "15:00" in listed["next_sync"]
 
@@ -198,7 +227,7 @@ def test_a_source_of_the_file_is_read_only_and_keeps_its_name(
     ("change", "told"),
     [
         ({"name": "Hand Book"}, "small letters"),
-        ({"plugin": "nothing"}, "settings file"),
+        ({"plugin": "nothing"}, "heed plugins list"),
         ({"options": {}}, "option path"),
         ({"options": {"path": "/etc"}}, "source_folders"),
         ({"options": {"path": "sources/../../.."}}, "source_folders"),
@@ -236,7 +265,7 @@ def test_a_secret_is_given_by_reference_and_reaches_the_plugin_alone(
     monkeypatch.setenv("HEED_SECRET_WIKI", "hunter2")
     made = operator.post("/api/sources", body)
     assert made.json()["options"] == {"api_key": "env:HEED_SECRET_WIKI"}
-    assert wiki.seen[-1] == {"api_key": "hunter2"}
+    assert wiki.seen[-1] == {"api_key": "hunter2", "pages": 1}
     for variable in ("env:HEED_DATABASE_URL", "env:PATH", "file:../heed.toml", "file:/etc/shadow"):
         body["options"] = {"api_key": variable}
         assert operator.post("/api/sources", body).status_code == 422
@@ -302,17 +331,6 @@ def test_what_a_vanished_source_brought_can_be_removed(
         assert (gone["origin"], gone["documents"]) == ("gone", 1)
         assert later.delete("/api/sources/filed").status_code == 204
         assert later.get("/api/sources").json()["sources"] == []
-
-
-def test_a_plugin_that_tells_no_options_is_set_in_the_file_only(
-    engine: Engine, tmp_path: Path, wiki: Wiki
-) -> None:
-    with web_app(engine, tmp_path, desk=desk_with(wiki, tells=False), visitors="operator") as app:
-        caller = Caller(app)
-        plugins = {p["name"]: p["options"] for p in caller.get("/api/sources").json()["plugins"]}
-        assert plugins["wiki"] is None
-        body = {"name": "wiki", "plugin": "wiki", "options": {}}
-        assert caller.post("/api/sources", body).status_code == 422
 
 
 def test_a_signal_is_tried_on_a_text(operator: Caller) -> None:

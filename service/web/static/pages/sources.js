@@ -75,28 +75,37 @@ function Look({ path, body }) {
 
 const SECRET_HINT = "The secret itself is not kept here: write env:HEED_SECRET_NAME, or file:NAME for a file in /run/secrets.";
 
+const READ = {
+  number: Number,
+  decimal: Number,
+  lines: (text) => text.split("\n").map((line) => line.trim()).filter(Boolean),
+};
+
 function OptionInput({ option, value, onValue }) {
-  const label = option.name + (option.default === null ? "" : " (optional)");
-  if (option.kind === "switch") return html`<${Field} label=${label} hint=${option.help} type="checkbox" checked=${value ?? option.default ?? false} onChange=${(event) => onValue(event.target.checked)} />`;
-  const number = option.kind === "number";
-  const hint = option.kind === "secret" ? `${option.help} ${SECRET_HINT}` : option.help;
-  const read = (event) => onValue(event.target.value === "" ? undefined : number ? Number(event.target.value) : event.target.value);
-  return html`<${Field} label=${label} hint=${hint} type=${number ? "number" : "text"} value=${value ?? ""} placeholder=${option.default ?? ""}
-    required=${option.default === null} autocomplete="off" spellcheck="false" onInput=${read} />`;
+  const { name, help, kind, required, choices } = option;
+  const label = name + (required ? "" : " (optional)");
+  if (kind === "switch") return html`<${Field} label=${label} hint=${help} type="checkbox" checked=${value ?? option.default ?? false} onChange=${(event) => onValue(event.target.checked)} />`;
+  const read = ({ target }) => onValue(target.value === "" ? undefined : (READ[kind] ?? String)(target.value));
+  if (kind === "choice") return html`<${Field} label=${label} hint=${help} as="select" value=${value ?? option.default ?? ""} required=${required} onChange=${read}>
+    ${required && html`<option value="">Choose one</option>`}${choices.map((one) => html`<option value=${one}>${one}</option>`)}</${Field}>`;
+  const shared = { label, hint: kind === "secret" ? `${help} ${SECRET_HINT}` : help, required, autocomplete: "off", spellcheck: "false" };
+  if (kind === "lines") return html`<${Field} ...${shared} hint=${`${help} One a line.`} as="textarea" rows="3" value=${(value ?? []).join("\n")} placeholder=${(option.default ?? []).join("\n")} onChange=${read} />`;
+  const number = kind === "number" || kind === "decimal";
+  return html`<${Field} ...${shared} type=${number ? "number" : "text"} step=${number ? (kind === "decimal" ? "any" : "1") : undefined} value=${value ?? ""} placeholder=${option.default ?? ""} onInput=${read} />`;
 }
 
 /** A form made of the plugin's options, to make a source or to change one. */
 function SourceForm({ plugins, source = null, folders = [], onClose, onDone }) {
-  const able = plugins.filter(({ options }) => options);
   const [name, setName] = useState(source?.name ?? "");
-  const [plugin, setPlugin] = useState(source?.plugin ?? able[0]?.name);
+  const [plugin, setPlugin] = useState(source?.plugin ?? plugins[0]?.name);
   const [purpose, setPurpose] = useState(source?.purpose ?? "training");
   const [options, setOptions] = useState(source?.options ?? {});
   const [tried, setTried] = useState(null);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState(null);
-  if (!able.length) return html`<${Dialog} title="Add a source" onClose=${onClose}><p>No installed plugin says which options it takes. Set the source in the settings file.</p></${Dialog}>`;
-  const fields = able.find((one) => one.name === plugin)?.options ?? [];
+  if (!plugins.length) return html`<${Dialog} title="Add a source" onClose=${onClose}><p>No installed plugin reads sources. The page Plugins says what is wrong with those there are.</p></${Dialog}>`;
+  const chosen = plugins.find((one) => one.name === plugin);
+  const fields = chosen?.options ?? [];
   const given = Object.fromEntries(fields.map((one) => [one.name, options[one.name]]).filter(([, value]) => value !== undefined));
   const save = async (event) => {
     event.preventDefault();
@@ -114,7 +123,7 @@ function SourceForm({ plugins, source = null, folders = [], onClose, onDone }) {
   };
   return html`<${Dialog} title=${source ? `Change ${source.name}` : "Add a source"} onClose=${onClose}><form onSubmit=${save}>
     ${!source && html`<${Field} label="Name" hint="Small letters, digits, - and _" value=${name} required pattern="[a-z0-9][a-z0-9_\\-]*" maxlength="63" autocomplete="off" onInput=${(event) => setName(event.target.value)} />`}
-    <${Field} label="Plugin" as="select" value=${plugin} onChange=${(event) => { setPlugin(event.target.value); setOptions({}); }}>${able.map((one) => html`<option value=${one.name}>${one.name}</option>`)}</${Field}>
+    <${Field} label="Plugin" hint=${chosen?.help} as="select" value=${plugin} onChange=${(event) => { setPlugin(event.target.value); setOptions({}); }}>${plugins.map((one) => html`<option value=${one.name}>${one.name}</option>`)}</${Field}>
     <${Field} label="Its right answers are for" as="select" value=${purpose} onChange=${(event) => setPurpose(event.target.value)}>
       <option value="training">training</option><option value="evaluation">evaluation only</option></${Field}>
     <fieldset><legend>Options of ${plugin}</legend>${fields.map((option) => html`<${OptionInput} key=${plugin + option.name} option=${option} value=${options[option.name]}
