@@ -15,6 +15,7 @@ from service.commands import (
     demonstration,
     maintenance,
     people,
+    plugins,
     policies,
     replay,
     serving,
@@ -43,7 +44,7 @@ app.command("replay")(replay.replay)
 app.command("policies")(policies.list_policies)
 app.add_typer(corrections.app, name="corrections")
 app.add_typer(people.app, name="people")
-app.command("plugins")(maintenance.plugins)
+app.add_typer(plugins.app, name="plugins")
 app.command("fetch-base")(maintenance.fetch_base)
 app.command("export")(maintenance.export)
 app.command("check")(maintenance.check)

@@ -12,6 +12,7 @@ import pytest
 import typer
 from litestar.routes import HTTPRoute
 
+from plugins import contract, hookspecs
 from service.cli import app as command_line
 from service.web.openai_request import ChatRequest
 from tests.deploy.facts import app_of, settings_names
@@ -32,8 +33,8 @@ def pages() -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def make_settings() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_settings", ROOT / "docs/make_settings.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -54,11 +55,29 @@ def commands(group: typer.Typer, before: str = "heed") -> set[str]:
 
 def test_the_settings_page_says_what_the_settings_are() -> None:
     written = (ROOT / "docs" / "settings.md").read_text("utf-8")
-    assert written == make_settings().page(), "run: python docs/make_settings.py"
+    assert written == script("make_settings").page(), "run: python docs/make_settings.py"
+
+
+def test_the_plugin_reference_says_what_the_contract_is() -> None:
+    written = (ROOT / "docs" / "plugins-reference.md").read_text("utf-8")
+    made = script("make_plugins_reference").page()
+    assert written == made, "run: python docs/make_plugins_reference.py"
+
+
+def test_every_part_of_the_contract_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "plugins-reference.md").read_text("utf-8")
+    hooks = {name for name in vars(hookspecs) if name.startswith("heed_")}
+    assert set(re.findall(r"^- `(heed_\w+)\(", page, re.MULTILINE)) == hooks
+    classes = {
+        name
+        for name, value in vars(contract).items()
+        if isinstance(value, type) and value.__module__ == contract.__name__
+    }
+    assert classes - set(re.findall(r"^(?:### |- `)(\w+)", page, re.MULTILINE)) == set()
 
 
 def test_every_setting_has_a_sentence() -> None:
-    page = make_settings().page()
+    page = script("make_settings").page()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert len(rows) > 30
     assert all(row.rstrip(" |").endswith((".", "above it")) for row in rows)

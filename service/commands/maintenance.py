@@ -1,4 +1,4 @@
-"""heed sync, plugins, fetch-base, export, check: everything around data and upkeep."""
+"""heed sync, fetch-base, export, check: everything around data and upkeep."""
 
 from __future__ import annotations
 
@@ -81,20 +81,6 @@ def _sync_each(engine: Engine, chosen: list[SourceSettings]) -> bool:
             warn(f"{entry.name}: {rejected['where']}: {rejected['reason']}")
     engine.dispose()
     return failed
-
-
-def plugins() -> None:
-    """List the installed plugins and what each brings."""
-    from service.plugin_host import PluginHost
-
-    found = PluginHost.load().plugins()
-    table(
-        "Plugins",
-        ("name", "version", "hooks", "error"),
-        [(p.name, p.version, ", ".join(p.hooks), p.error) for p in found],
-    )
-    if any(plugin.error for plugin in found):
-        raise typer.Exit(FAILED)
 
 
 def fetch_base(

@@ -30,7 +30,8 @@ Items = list[Any]
 Change = Callable[[Items, Mapping[str, Any]], Items]
 
 _numbers = itertools.count()
-_opened: list[Any] = []
+opened: list[Any] = []
+"""Files that a broken source left open."""
 
 
 def source(**members: Any) -> type[Wiki]:
@@ -148,7 +149,7 @@ def _checkpoint_first(self: Wiki, cursor: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _left_open(self: Wiki, cursor: Mapping[str, Any]) -> Iterator[Any]:
-    _opened.append(self.settings.path.open())
+    opened.append(self.settings.path.open())
     yield from Wiki.items(self, cursor)
 
 

@@ -13,7 +13,7 @@ from plugins.conformance.checking import Broken, Check
 from plugins.conformance.source_reading import SourceSubject
 from plugins.testing import SOURCE_CHECKS as CHECKS
 from plugins.testing import SOURCE_HOOK, Place, source_tests
-from tests.plugins.conformance.broken_sources import BROKEN
+from tests.plugins.conformance.broken_sources import BROKEN, opened
 from tests.plugins.conformance.wiki import Wiki, WikiPlace
 
 TestWiki = source_tests(Wiki, WikiPlace)
@@ -24,6 +24,8 @@ def process_as_before() -> Iterator[None]:
     timeout = socket.getdefaulttimeout()
     yield
     socket.setdefaulttimeout(timeout)
+    while opened:
+        opened.pop().close()
     os.environ.pop("HEED_SECRET_BROKEN", None)
 
 
