@@ -22,7 +22,16 @@ from sqlmodel import col, select
 import rlhf_engine
 from rlhf_engine.plan import STAGES
 from rlhf_engine.records import to_json
-from service import effects, evidence, leases, run_outcome, run_plan, vote_spreads, worker
+from service import (
+    effects,
+    evidence,
+    leases,
+    run_outcome,
+    run_plan,
+    run_signals,
+    vote_spreads,
+    worker,
+)
 from service.database import changed_rows, session
 from service.errors import ConflictError, DatabaseError, HeedError, TrainingRunError
 from service.settings import Settings
@@ -158,7 +167,7 @@ class Conducting:
         if folder.plan_path.exists():
             return folder.plan()
         plan = self._new_plan(folder, overrides)
-        worker.write_signals(folder.path, self._settings.signals)
+        run_signals.write_signals(folder.path, self._settings)
         with session(self._engine) as opened:
             run_plan.take_over_answers(opened, plan, folder)
         rlhf_engine.RunFolder.create(folder.path, plan)

@@ -41,7 +41,7 @@ FAULTS = (Exception, SystemExit)
 _LONGEST_TOLD = 500
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
-FaultKind = Literal["options", "retry", "secret", "source", "fault"]
+FaultKind = Literal["options", "retry", "secret", "source", "memory", "fault"]
 
 
 class Fault(Exception):  # noqa: N818 - what happened to somebody else's code
@@ -68,12 +68,14 @@ def fault_of(error: BaseException) -> Fault:
     """What to tell of an error; texts meant for operators stand without a class name."""
     if isinstance(error, Fault):
         return error
-    text = " ".join(str(error).split())
+    text = _storable(" ".join(str(error).split()))
     meant = isinstance(error, contract.PluginError) and text
     told = text if meant else f"{type(error).__name__}: {text}".rstrip(": ")
     if len(told) > _LONGEST_TOLD:
         told = told[:_LONGEST_TOLD] + "…"
     match error:
+        case MemoryError():
+            return Fault(told, "memory")
         case contract.OptionsError():
             return Fault(told, "options")
         case contract.RetryLater():
@@ -180,7 +182,9 @@ class Calls:
         try:
             reading = self._made.read(answer)
         except FAULTS as error:
-            raise Fault(f"answer {position + 1} of the batch: {fault_of(error).told}") from error
+            fault = fault_of(error)
+            where = f"answer {position + 1} of the batch: "
+            raise Fault(where + fault.told, fault.kind, fault.seconds) from error
         return _reading(reading, position)
 
     def _redact(self, given: Any) -> list[str]:
@@ -265,7 +269,12 @@ def _methods(hook: str) -> tuple[str, ...]:
 def _help(cls: type[Any]) -> str:
     """The first sentence of the docstring."""
     told = " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
-    return re.split(r"(?<=[.!?])\s", told)[0][:_LONGEST_TOLD]
+    return _storable(re.split(r"(?<=[.!?])\s", told)[0][:_LONGEST_TOLD])
+
+
+def _storable(text: str) -> str:
+    """The text without what no database keeps."""
+    return text.replace("\0", "�").encode("utf-8", "replace").decode()
 
 
 def _fields(cls: type[Any]) -> tuple[OptionField, ...]:

@@ -23,6 +23,7 @@ from service.plugin_calls import FAULTS, Calls, Fault, fault_of, load
 
 ORPHAN_CHECK_S = 1.0
 _PR_SET_CHILD_SUBREAPER = 36
+_RESERVE = 4 << 20
 
 
 class Child:
@@ -33,6 +34,8 @@ class Child:
         self._answers = answers
         self._process = os.getpid()
         self._calls: Calls | None = None
+        # Room to tell that there is no room any more.
+        self._reserve = bytearray(_RESERVE)
 
     def serve(self) -> None:
         """Answer every request."""
@@ -40,7 +43,10 @@ class Child:
             try:
                 answer = self._answer(request)
             except FAULTS as error:
-                self._tell({"fault": _plain(fault_of(error))})
+                fault = fault_of(error)
+                if fault.kind == "memory":
+                    self._reserve.clear()
+                self._tell({"fault": _plain(fault)})
             else:
                 self._tell({"answer": answer})
 

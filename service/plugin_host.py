@@ -185,11 +185,13 @@ class PluginHost:
             for found in info.classes:
                 if (found.hook, found.name) == (hook, plugin):
                     return info, found
-        broken = next((info.error for info in self.plugins() if info.name == plugin), None)
+        for info in self.plugins():
+            if info.name == plugin and info.error:
+                raise PluginFailure(f"plugin {plugin} of {place} cannot be used: {info.error}")
         able = ", ".join(found.name for found in self.named(hook)) or "none"
-        why = f"cannot be used: {broken}" if broken else f"is no installed plugin with {hook}"
         raise SettingsError(
-            f"setting {place}.plugin: {plugin!r} {why}; plugins that can be named here: {able}"
+            f"setting {place}.plugin: {plugin!r} is no installed plugin with {hook}; "
+            f"plugins that can be named here: {able}"
         )
 
     def _candidates(self, plugin: str) -> Iterator[PluginInfo]:
@@ -214,7 +216,7 @@ class PluginHost:
                 process = None
                 self._infos[found.name] = _info(found, error=error.told)
                 if self._on_call:
-                    self._on_call(Called(found.name, "import", 0.0, 0, error.told))
+                    self._on_call(Called(found.name, "import", 0.0, 0, error.told, True))
         if process is not None:
             process.close()
 

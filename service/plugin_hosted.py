@@ -29,13 +29,19 @@ _ENDS = (contract.Complete, contract.Partial)
 @dataclass(frozen=True, slots=True)
 class Called:
     """One call of a plugin: which method, how long it took, the most memory its process has used
-    so far (0 where unknown), and what went wrong, if anything did."""
+    so far (0 where unknown), and what went wrong, if anything did. `its_fault` is false where
+    only what it reads, or its settings, are to blame."""
 
     plugin: str
     method: str
     seconds: float
     peak_mb: int
     error: str | None
+    its_fault: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON types."""
+        return dataclasses.asdict(self)
 
 
 OnCall = Callable[[Called], None]
@@ -91,10 +97,12 @@ class Hosted:
         """Time what is done within, and turn its Fault into an error for people."""
         began = time.monotonic()
         error: str | None = None
+        its_fault = True
         try:
             yield
         except Fault as fault:
             error = self.without_secrets(fault.told)
+            its_fault = fault.kind in ("fault", "memory")
             raise self._failure(what, fault, error) from fault
         except PluginFailure as failure:
             error = str(failure)
@@ -102,7 +110,9 @@ class Hosted:
         finally:
             if self.on_call:
                 seconds = time.monotonic() - began
-                self.on_call(Called(self.plugin, what, seconds, self.runner.peak_mb, error))
+                peak_mb = self.runner.peak_mb
+                failed = error is not None and its_fault
+                self.on_call(Called(self.plugin, what, seconds, peak_mb, error, failed))
 
     def _failure(self, what: str, fault: Fault, told: str) -> Exception:
         text = f"plugin {self.plugin}, {what}: {told}"

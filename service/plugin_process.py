@@ -121,7 +121,7 @@ class PluginProcess:
         if fault is None:
             return message
         told = str(fault["told"])
-        if told.startswith("MemoryError"):
+        if fault["kind"] == "memory":
             self.close()
             told = f"asked for more than {self._limits.memory_mb} MB (plugin_limits.memory_mb)"
         raise Fault(told, fault["kind"], fault["seconds"])

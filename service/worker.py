@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import structlog
@@ -24,33 +25,15 @@ import rlhf_engine
 from rlhf_engine.files import write_json
 from service.errors import HeedError
 from service.logs import configure_logging
-from service.plugin_host import PluginHost
-from service.plugin_hosted import HostedSignal
-from service.settings import SignalSettings
+from service.run_signals import RunSignals
 
 DONE, FAILED, DISK_FAILED, CANCELLED = 0, 1, 74, 75
 
 ERROR_FILE = "error.json"
-SIGNALS_FILE = "signals.json"
 
 _PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger(__name__)
-
-
-def write_signals(run_dir: Path, signals: Sequence[SignalSettings]) -> None:
-    """Leave the reward signals for the worker, as the operator set them."""
-    write_json(run_dir / SIGNALS_FILE, [signal.model_dump(mode="json") for signal in signals])
-
-
-def read_signals(run_dir: Path) -> list[HostedSignal]:
-    """The run's reward signals, made by their plugins; none where the run names none."""
-    path = run_dir / SIGNALS_FILE
-    if not path.exists():
-        return []
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    signals = tuple(SignalSettings.model_validate(row) for row in rows)
-    return PluginHost.load().reward_signals(signals)
 
 
 def read_error(run_dir: Path) -> str | None:
@@ -67,8 +50,8 @@ def work(run_dir: Path) -> int:
     (run_dir / ERROR_FILE).unlink(missing_ok=True)
     try:
         # Before the engine is loaded, which takes a while: a wrong signal is told at once.
-        signals = read_signals(run_dir)
-        rlhf_engine.train(run_dir, signals)
+        with closing(RunSignals(run_dir)) as given:
+            rlhf_engine.train(run_dir, given.signals)
         rlhf_engine.score_disagreement(run_dir)
     except rlhf_engine.Cancelled:
         log.info("run_cancelled", run=run_dir.name)

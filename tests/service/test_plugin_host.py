@@ -170,7 +170,7 @@ def test_a_plugin_that_cannot_be_loaded_is_listed_and_the_others_go_on(
     assert infos["a_broken"].version == "1.2"
     assert infos["a_working"].error is None
     assert infos["a_working"].version == "3.4"
-    with pytest.raises(SettingsError, match=r"setting sources.x.plugin: 'a_broken' cannot be used"):
+    with pytest.raises(PluginFailure, match=r"plugin a_broken of sources.x cannot be used"):
         host.data_source(SourceSettings(name="x", plugin="a_broken"))
     assert host.reward_signals((SignalSettings(name="c", plugin="concise"),))
 
