@@ -23,6 +23,7 @@ from plugins.conformance.source_items import ITEM_CHECKS
 from plugins.conformance.source_place import PLACE_CHECKS
 from plugins.conformance.source_reading import SourceSubject
 from plugins.conformance.source_sync import SYNC_CHECKS
+from plugins.conformance.source_trouble import TROUBLE_CHECKS
 from plugins.contract import Answer
 
 __all__ = ["Place", "signal_tests", "source_tests"]
@@ -31,7 +32,13 @@ Subject = TypeVar("Subject")
 
 SOURCE_HOOK = "heed_data_sources"
 SIGNAL_HOOK = "heed_reward_signals"
-SOURCE_CHECKS: Sequence[Check[Any]] = [*CLASS_CHECKS, *ITEM_CHECKS, *SYNC_CHECKS, *PLACE_CHECKS]
+SOURCE_CHECKS: Sequence[Check[Any]] = [
+    *CLASS_CHECKS,
+    *ITEM_CHECKS,
+    *SYNC_CHECKS,
+    *PLACE_CHECKS,
+    *TROUBLE_CHECKS,
+]
 ALL_SIGNAL_CHECKS: Sequence[Check[Any]] = [*CLASS_CHECKS, *SIGNAL_CHECKS]
 
 

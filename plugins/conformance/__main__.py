@@ -22,19 +22,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from plugins import hookspecs
 from plugins.conformance.checking import Broken, Check, NotChecked
 from plugins.conformance.plugin_class import CLASS_CHECKS, PluginClass
 from plugins.conformance.signal_checks import SIGNAL_CHECKS
 from plugins.conformance.signal_reading import SignalSubject
 
 SIGNAL_HOOK = "heed_reward_signals"
-HOOKS = (
-    "heed_data_sources",
-    SIGNAL_HOOK,
-    "heed_observers",
-    "heed_redactors",
-    "heed_rerankers",
-)
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("heed_"))
 
 
 def module_at(target: str) -> ModuleType:

@@ -29,6 +29,22 @@ def left_alone() -> Iterator[None]:
     require(not changed, f"changed {' and '.join(changed)} of the whole process; leave them alone")
 
 
+@contextmanager
+def time_zone(name: str) -> Iterator[None]:
+    """Let the process be in a time zone."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = name
+    time.tzset()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = before
+        time.tzset()
+
+
 def _state() -> dict[str, object]:
     return {
         "the working folder": Path.cwd(),

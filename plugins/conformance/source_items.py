@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 import io
 import json
-import os
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
 
 from plugins import contract
 from plugins.conformance.checking import Checks, require
-from plugins.conformance.process_state import left_alone
+from plugins.conformance.process_state import left_alone, time_zone
 from plugins.conformance.source_reading import ENDS, SourceSubject, as_item, end, kept
 
 LONGEST = {
@@ -174,9 +173,9 @@ def updated_has_a_time_zone(source: SourceSubject) -> None:
 @ITEM_CHECKS.add
 def servers_time_zone_does_not_matter(source: SourceSubject) -> None:
     """The items are the same wherever the server stands."""
-    with _time_zone("UTC"):
+    with time_zone("UTC"):
         here = kept(source.read())
-    with _time_zone("Asia/Kolkata"):
+    with time_zone("Asia/Kolkata"):
         there = kept(source.read())
     changed = [key for key, item in here.items() if there.get(key) != item]
     require(not changed, f"differ in another time zone: {changed[:3]}; work in UTC")
@@ -273,18 +272,3 @@ def _texts(item: contract.Item) -> Iterator[tuple[str, str]]:
 
 def _told(item: contract.Item) -> str:
     return f"{type(item).__name__} {getattr(item, 'id', '')}"
-
-
-@contextmanager
-def _time_zone(name: str) -> Iterator[None]:
-    before = os.environ.get("TZ")
-    os.environ["TZ"] = name
-    time.tzset()
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TZ"]
-        else:
-            os.environ["TZ"] = before
-        time.tzset()

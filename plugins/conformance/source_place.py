@@ -1,9 +1,8 @@
-"""What holds when the place changes, refuses, or goes away; needs the place's own means."""
+"""What holds when the place changes; needs the place's own means to change it."""
 
 from __future__ import annotations
 
-import json
-import time
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +10,15 @@ from pydantic import ValidationError
 
 from plugins import contract
 from plugins.conformance.checking import Broken, Checks, NotChecked, require
-from plugins.conformance.source_reading import SourceSubject, as_item, end, kept, with_id
+from plugins.conformance.source_reading import (
+    SourceSubject,
+    end,
+    kept,
+    require_advice,
+    stored,
+    with_id,
+)
 
-AT_ONCE_S = 20
-"""A source says so this soon when it cannot read, rather than waiting itself."""
-TEST_S = 10
-WAIT_S = 37
-SHORTEST_ADVICE = 20
 WRITINGS = (
     "Grüße, naïve façade",
     "日本語の文書",
@@ -56,8 +57,6 @@ def added_item_comes(source: SourceSubject) -> None:
 @PLACE_CHECKS.add
 def every_writing_comes_as_it_is(source: SourceSubject) -> None:
     """Accents, other scripts, emoji and combining characters arrive as they were written."""
-    import unicodedata
-
     source.settings  # noqa: B018 - fills the place
     for writing in WRITINGS:
         identity = source.there.add(f"It says {writing} here.")
@@ -95,7 +94,7 @@ def removing_takes_nothing_else(source: SourceSubject) -> None:
     """When one item is removed, all others stay."""
     first = source.read()
     identity = source.there.remove()
-    items = source.read(_stored(first))
+    items = source.read(stored(first))
     others = {key for key in kept(first) if key[1] != identity}
     gone = {key for key in others if key[1] in _removed(items)}
     if isinstance(end(items), contract.Complete):
@@ -113,7 +112,7 @@ def empty_place_is_told(source: SourceSubject) -> None:
     try:
         items = source.read(cursor)
     except (contract.SourceError, OSError) as error:
-        _require_advice(error)
+        require_advice(error)
         return
     end(items)
     require(not kept(items), f"the place is empty, but {sorted(kept(items))[:3]} came")
@@ -150,127 +149,8 @@ def rights_are_carried(source: SourceSubject) -> None:
         require(set(given) == set(readers), f"{identity!r} is for {given}; it should be {readers}")
 
 
-@PLACE_CHECKS.add
-def unreadable_place_is_a_source_error(source: SourceSubject) -> None:
-    """A place that cannot be read raises SourceError that says what to do, and no Complete."""
-    _synced(source)
-    source.there.take_away()
-    error = source.first_error(AT_ONCE_S)
-    require(error is not None, "the sync ended as if all were well; everything would be removed")
-    # A plugin without the contract's classes says it with an OSError of its own words.
-    fitting = isinstance(error, contract.SourceError) or type(error) is OSError
-    require(fitting, f"raised {error!r:.200}; raise SourceError, or RetryLater")
-    _require_advice(error)
-
-
-@PLACE_CHECKS.add
-def place_that_comes_back_is_read(source: SourceSubject) -> None:
-    """After the place was away, the next sync brings everything."""
-    before = kept(source.read())
-    source.there.take_away()
-    source.first_error(AT_ONCE_S)
-    source.there.recover()
-    require(kept(source.read()) == before, "after the place came back, the items are others")
-
-
-@PLACE_CHECKS.add
-def throttled_source_asks_to_retry(source: SourceSubject) -> None:
-    """Where the place asks to wait (429), RetryLater is raised at once, with the seconds."""
-    source.settings  # noqa: B018 - fills the place
-    source.there.throttle(WAIT_S)
-    error = source.first_error(AT_ONCE_S)
-    require(isinstance(error, contract.RetryLater), f"raised {error!r:.200}; raise RetryLater")
-    seconds = getattr(error, "seconds", None)
-    right = isinstance(seconds, int | float) and abs(seconds - WAIT_S) <= 2
-    require(right, f"the place asks to wait {WAIT_S} s; RetryLater says {seconds}")
-
-
-@PLACE_CHECKS.add
-def throttled_half_way_goes_on(source: SourceSubject) -> None:
-    """Throttled half-way, going on from the last checkpoint brings all that was missing."""
-    whole = kept(source.read())
-    iterator = source.raw()
-    before: list[contract.Item] = []
-    try:
-        for given in iterator:
-            before.append(as_item(given))
-            if isinstance(before[-1], contract.Checkpoint):
-                break
-        source.there.throttle(WAIT_S)
-        before += [as_item(given) for given in iterator]
-    except contract.RetryLater:
-        pass
-    source.there.recover()
-    committed = _up_to_the_last_checkpoint(before)
-    cursor = _stored(committed) if committed else {}
-    got = {**kept(committed), **kept(source.read(cursor))}
-    missed = sorted(set(whole) - set(got))
-    require(not missed, f"after waiting and going on, missing: {missed[:3]}")
-
-
-@PLACE_CHECKS.add
-def expired_secret_is_told(source: SourceSubject) -> None:
-    """A secret that is taken no more raises SecretError, at once and without showing it."""
-    secrets = source.secrets()
-    source.there.expire()
-    error = source.first_error(AT_ONCE_S)
-    require(isinstance(error, contract.SecretError), f"raised {error!r:.200}; raise SecretError")
-    _require_advice(error)
-    chain, shown = error, ""
-    while chain is not None:
-        shown += str(chain)
-        chain = chain.__cause__ if isinstance(chain.__cause__, Exception) else None
-    require(not any(secret in shown for secret in secrets), "the error shows the secret")
-
-
-@PLACE_CHECKS.add
-def connection_test_answers(source: SourceSubject) -> None:
-    """check() answers a sentence within seconds."""
-    began = time.monotonic()
-    told = _checked(source)
-    took = time.monotonic() - began
-    require(
-        isinstance(told, str) and bool(told.strip()), f"check() answered {told!r}; give a sentence"
-    )
-    require(took <= TEST_S, f"check() took {took:.0f} s; look at one thing only")
-
-
-@PLACE_CHECKS.add
-def connection_test_tells_trouble(source: SourceSubject) -> None:
-    """check() raises SourceError where the place cannot be read."""
-    _checked(source)
-    source.there.take_away()
-    try:
-        told = _checked(source)
-    except (contract.SourceError, OSError) as error:
-        _require_advice(error)
-        return
-    raise Broken(f"check() answered {told!r} although the place cannot be read")
-
-
-def _checked(source: SourceSubject) -> Any:
-    made = source.source()
-    check = getattr(made, "check", None)
-    if not callable(check):
-        raise NotChecked("the class has no method check(); give it one to test the connection")
-    return check()
-
-
 def _synced(source: SourceSubject) -> dict[str, Any]:
-    return _stored(source.read())
-
-
-def _stored(items: Sequence[contract.Item]) -> dict[str, Any]:
-    cursor = getattr(items[-1], "cursor", {})
-    found: dict[str, Any] = json.loads(json.dumps(dict(cursor)))
-    return found
-
-
-def _up_to_the_last_checkpoint(items: list[contract.Item]) -> list[contract.Item]:
-    if items and isinstance(items[-1], contract.Complete | contract.Partial):
-        return items
-    marks = [n for n, item in enumerate(items) if isinstance(item, contract.Checkpoint)]
-    return items[: marks[-1] + 1] if marks else []
+    return stored(source.read())
 
 
 def _removed(items: Sequence[contract.Item]) -> set[str]:
@@ -280,11 +160,3 @@ def _removed(items: Sequence[contract.Item]) -> set[str]:
 def _content(item: Any) -> str:
     names = ("title", "text", "question", "answer")
     return " ".join(str(getattr(item, name, "")) for name in names)
-
-
-def _require_advice(error: Exception | None) -> None:
-    text = str(error)
-    require(
-        len(text) >= SHORTEST_ADVICE and " " in text,
-        f"the error says only {text!r}; say what happened and what to do next",
-    )

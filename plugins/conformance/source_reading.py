@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,15 @@ from datetime import datetime
 from typing import Any
 
 from plugins import contract
-from plugins.conformance.checking import Broken, NotChecked
+from plugins.conformance.checking import Broken, NotChecked, require
 from plugins.conformance.place import Place
 from plugins.conformance.plugin_class import PluginClass, is_secret
 
 KEPT = (contract.Document, contract.GoldPair, contract.Question)
 ENDS = (contract.Complete, contract.Partial)
+
+SHORTEST_ADVICE = 20
+"""Characters of an error that says what happened and what to do."""
 
 Key = tuple[str, str]
 """Kind and id: a document and a gold pair may have the same id."""
@@ -65,6 +69,22 @@ def end(items: Sequence[contract.Item]) -> contract.Complete | contract.Partial:
     if items and isinstance(items[-1], contract.Complete | contract.Partial):
         return items[-1]
     raise Broken("ended without Complete or Partial, so the host takes it for one that broke off")
+
+
+def stored(items: Sequence[contract.Item]) -> dict[str, Any]:
+    """The cursor that these items end with, as the host hands it back."""
+    cursor = getattr(items[-1], "cursor", {})
+    found: dict[str, Any] = json.loads(json.dumps(dict(cursor)))
+    return found
+
+
+def require_advice(error: Exception | None) -> None:
+    """Broken where an error's text is too short to say what to do."""
+    text = str(error)
+    require(
+        len(text) >= SHORTEST_ADVICE and " " in text,
+        f"the error says only {text!r}; say what happened and what to do next",
+    )
 
 
 @dataclass
