@@ -58,7 +58,8 @@ def check_plugin(
         return CheckedPlugin(found.name, error=found.error)
     asked = json.dumps({"target": found.target, "options": options})
     process = subprocess.Popen(
-        [sys.executable, "-m", "plugins.conformance"],
+        # A folder `plugins` where Heed was started must not be taken for our package.
+        [sys.executable, "-P", "-m", "plugins.conformance"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

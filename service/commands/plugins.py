@@ -103,7 +103,7 @@ def test(names: Names = None) -> None:
             "heed plugins new writes one beside the plugin"
         )
     options = ("-q", "-rs", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(folder))
-    command = [sys.executable, "-m", "pytest", *options, *map(str, tests)]
+    command = [sys.executable, "-P", "-m", "pytest", *options, *map(str, tests)]
     done = subprocess.run(command, check=False)  # noqa: S603 - the operator's own tests
     raise typer.Exit(FAILED if done.returncode else FINE)
 
@@ -152,7 +152,7 @@ def install(
     # A fresh process: this one has read already which packages there are.
     script = "from service.plugin_finding import find; print(*(f.name for f in find(None, None)))"
     listed = subprocess.run(  # noqa: S603 - a fixed command
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True
     )
     added = [name for name in listed.stdout.split() if name not in before]
     if added:

@@ -97,6 +97,17 @@ def test_a_new_plugin_passes_its_tests_and_checks_at_once(
     assert f"{kind} tidy_notes" in out
 
 
+def test_a_folder_of_plugins_where_heed_is_started_is_not_taken_for_the_package(
+    heed: Heed, tmp_path: Path
+) -> None:
+    (tmp_path / "heed.toml").write_text(SETTINGS.replace('"data"', '"."'))
+    _, out, _ = heed("plugins", "new", "signal", "mine")
+    assert out.split()[0] == "plugins/mine.py"
+    for command in ("test", "check"):
+        code, out, err = heed("plugins", command, "mine")
+        assert code == 0, out + err
+
+
 def test_the_settings_entry_that_is_told_can_be_used(heed: Heed, tmp_path: Path) -> None:
     entries = []
     for kind, name in (("source", "one"), ("signal", "two")):
