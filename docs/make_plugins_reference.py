@@ -113,7 +113,7 @@ def kit() -> Iterator[str]:
     """The one-line calls, what a place may do, and each check."""
     yield "## Conformance kit\n"
     yield "`plugins.testing`; needs pytest.\n"
-    for call in (testing.source_tests, testing.signal_tests):
+    for call in (testing.source_tests, testing.signal_tests, testing.plugin_tests):
         yield f"- `{call.__name__}{signature(call)}`: {told(call)}"
     yield "\n### Place\n"
     yield f"{told(Place)}\n"

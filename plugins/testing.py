@@ -16,7 +16,7 @@ import pytest
 
 from plugins.conformance.checking import Broken, Check, NotChecked
 from plugins.conformance.place import Fill, Place, filled_by
-from plugins.conformance.plugin_class import CLASS_CHECKS
+from plugins.conformance.plugin_class import CLASS_CHECKS, PluginClass
 from plugins.conformance.signal_checks import SIGNAL_CHECKS
 from plugins.conformance.signal_reading import SignalSubject
 from plugins.conformance.source_items import ITEM_CHECKS
@@ -26,7 +26,7 @@ from plugins.conformance.source_sync import SYNC_CHECKS
 from plugins.conformance.source_trouble import TROUBLE_CHECKS
 from plugins.contract import Answer
 
-__all__ = ["Place", "signal_tests", "source_tests"]
+__all__ = ["Place", "plugin_tests", "signal_tests", "source_tests"]
 
 Subject = TypeVar("Subject")
 
@@ -75,6 +75,16 @@ def signal_tests(
         return SignalSubject(signal, SIGNAL_HOOK, settings or {}, better, abstains)
 
     return _test_class(signal, ALL_SIGNAL_CHECKS, subject)
+
+
+def plugin_tests(plugin: type[Any], hook: str) -> type:
+    """A test class with the checks that hold for a class of any kind: an observer, a redactor, a
+    reranker. `hook` is the one that answers it, such as "heed_redactors"."""
+
+    def subject(request: pytest.FixtureRequest) -> PluginClass:  # noqa: ARG001 - as above
+        return PluginClass(plugin, hook)
+
+    return _test_class(plugin, CLASS_CHECKS, subject)
 
 
 def _made_place(

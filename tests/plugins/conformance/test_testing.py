@@ -12,7 +12,7 @@ PLUGIN = '''
 import pluggy
 import pytest
 
-from plugins.testing import Place, signal_tests, source_tests
+from plugins.testing import Place, plugin_tests, signal_tests, source_tests
 
 hookimpl = pluggy.HookimplMarker("heed")
 
@@ -97,3 +97,9 @@ def test_a_fault_is_told_with_the_promise_and_without_a_trace(pytester: pytest.P
     )
     assert "Traceback" not in result.stdout.str()
     assert "signal_checks.py" not in result.stdout.str()
+
+
+def test_classes_of_other_kinds_are_checked_as_classes(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "TestLoud = plugin_tests(Loud, 'heed_redactors')")
+    result.assert_outcomes(passed=3, failed=1, skipped=4)
+    result.stdout.fnmatch_lines(["*has no function heed_redactors() marked*"])
