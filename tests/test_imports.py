@@ -26,6 +26,7 @@ ENGINE_ALONE = "The engine knows neither the service nor the plugins nor their l
 PLUGINS_ALONE = "Plugins know only the contract and their own client library"
 PLUGINS_APART = "Built-in plugins do not know one another"
 CONTRACT_ALONE = "The contract knows no plugin"
+NO_PYTEST = "Only tests of plugins need pytest"
 TORCH = "Torch and its libraries live in the engine"
 APSCHEDULER = "APScheduler lives in one file"
 LITESTAR = "Litestar lives in service.app and service.web"
@@ -42,6 +43,8 @@ VIOLATIONS = [
     ("plugins/contract.py", "import torch", PLUGINS_ALONE),
     ("plugins/faq_csv.py", "import plugins.concise", PLUGINS_APART),
     ("plugins/contract.py", "import plugins.grounded", CONTRACT_ALONE),
+    ("service/plugin_check.py", "import plugins.testing", NO_PYTEST),
+    ("plugins/conformance/checking.py", "import pytest", NO_PYTEST),
     ("service/training.py", "import torch", TORCH),
     ("service/worker.py", "from transformers import AutoTokenizer", TORCH),
     ("service/training.py", "from apscheduler.job import Job", APSCHEDULER),
