@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from plugins.conformance import source_items
 from plugins.conformance.checking import Broken, Check
 from plugins.conformance.source_reading import SourceSubject
 from plugins.testing import SOURCE_CHECKS as CHECKS
 from plugins.testing import SOURCE_HOOK, Place, source_tests
+from service import source_items as host
 from tests.plugins.conformance.broken_sources import BROKEN, opened
 from tests.plugins.conformance.wiki import Wiki, WikiPlace
 
@@ -54,3 +56,15 @@ def test_a_source_that_breaks_the_promise_fails(
     with pytest.raises(Broken) as told:
         check.run(subject(BROKEN[check.name], tmp_path))
     assert len(str(told.value)) > 20
+
+
+def test_the_kit_and_the_host_take_texts_of_the_same_lengths() -> None:
+    assert source_items.LONGEST == {
+        "id": host.LONGEST_ID,
+        "title": host.LONGEST_TITLE,
+        "question": host.LONGEST_QUESTION,
+        "answer": host.LONGEST_ANSWER,
+        "text": host.LONGEST_DOCUMENT,
+        "author": host.LONGEST_NAME,
+        "url": host.LONGEST_URL,
+    }
