@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 import structlog
@@ -17,10 +18,12 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from service.answering import Answering
 from service.database import check_schema, open_database
 from service.heartbeat import Heartbeat
+from service.plugin_state import open_host
 from service.scheduler import Scheduler
 from service.serving import EngineFactory, Serving
 from service.settings import Settings
 from service.sign_in_company import IdentityProvider
+from service.source_desk import SourceDesk
 from service.swap import Swapper
 from service.tables import new_id
 from service.training import Conductor
@@ -40,6 +43,7 @@ from service.web import (
     page,
     passages,
     people,
+    plugins,
     review,
     run_details,
     runs,
@@ -81,7 +85,8 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
     answering = Answering(database, settings, serving)
     swapper = Swapper(database, settings, serving)
     provider = _provider(settings)
-    parts = Parts(settings, database, serving, answering, swapper, provider=provider)
+    desk = SourceDesk(partial(open_host, settings, database))
+    parts = Parts(settings, database, serving, answering, swapper, sources=desk, provider=provider)
     return Litestar(
         route_handlers=[
             page.page,
@@ -156,6 +161,8 @@ def create_app(settings: Settings, *, engine_factory: EngineFactory | None = Non
             sources.sync_now,
             signals.list_signals,
             signals.read_text,
+            plugins.list_plugins,
+            plugins.switch,
             notices.list_notices,
             notices.read_notice,
             notices.read_all_notices,

@@ -26,6 +26,7 @@ from service import (
     effects,
     evidence,
     leases,
+    plugin_state,
     run_outcome,
     run_plan,
     run_signals,
@@ -142,6 +143,7 @@ class Conducting:
         plan = self._plan(folder, run.plan)
         code = self._work(folder)
         self._copy_reports(folder)
+        self._note_plugins(folder)
         self._end(code, folder, plan)
 
     def _freeze(self, folder: rlhf_engine.RunFolder) -> None:
@@ -167,8 +169,9 @@ class Conducting:
         if folder.plan_path.exists():
             return folder.plan()
         plan = self._new_plan(folder, overrides)
-        run_signals.write_signals(folder.path, self._settings)
         with session(self._engine) as opened:
+            off = plugin_state.reasons_off(opened)
+            run_signals.write_signals(folder.path, self._settings, off)
             run_plan.take_over_answers(opened, plan, folder)
         rlhf_engine.RunFolder.create(folder.path, plan)
         self._write(plan=to_json(plan))
@@ -259,6 +262,11 @@ class Conducting:
                 if report is not None:
                     opened.add(StageReport(run_id=self._run_id, **to_json(report)))
                     log.info("stage_done", run=self._run_id, stage=stage, seconds=report.seconds)
+
+    def _note_plugins(self, folder: rlhf_engine.RunFolder) -> None:
+        failures = self._settings.plugin_limits.failures
+        with session(self._engine) as opened:
+            plugin_state.note_all(opened, run_signals.take_calls(folder.path), failures)
 
     def _row(self) -> TrainingRun:
         with session(self._engine) as opened:

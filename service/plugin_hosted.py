@@ -78,7 +78,8 @@ class Hosted:
 
     def make(self, hook: str, cls: str, options: Mapping[str, Any]) -> None:
         """Make it; SettingsError for a wrong option, PluginFailure for any other fault."""
-        with self.told(f"{hook}, options of {self.place}"):
+        # That it can be made says nothing of whether it works: it ends no row of failures.
+        with self.told(f"{hook}, options of {self.place}", only_failures=True):
             self.runner.make(hook, cls, options)
 
     def call(self, method: str, told: str, given: Any, limit_s: float | None = None) -> Any:
@@ -93,7 +94,7 @@ class Hosted:
         return text
 
     @contextmanager
-    def told(self, what: str) -> Iterator[None]:
+    def told(self, what: str, only_failures: bool = False) -> Iterator[None]:
         """Time what is done within, and turn its Fault into an error for people."""
         began = time.monotonic()
         error: str | None = None
@@ -108,7 +109,7 @@ class Hosted:
             error = str(failure)
             raise
         finally:
-            if self.on_call:
+            if self.on_call and (error is not None or not only_failures):
                 seconds = time.monotonic() - began
                 peak_mb = self.runner.peak_mb
                 failed = error is not None and its_fault

@@ -21,6 +21,7 @@ from service import cleanup, evidence, leases, training
 from service.database import session
 from service.errors import HeedError, SettingsError
 from service.plugin_host import PluginHost
+from service.plugin_state import open_host
 from service.settings import Settings
 from service.sync import sync_all
 from service.tables import JobRun, now
@@ -46,7 +47,7 @@ class Scheduler:
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._engine, self._settings, self._holder, self._clock = engine, settings, holder, clock
-        self._host = host or PluginHost.load()
+        self._host = host or open_host(settings, engine)
         self._triggers = _triggers(settings)
         self._jobs: dict[str, Callable[[], None]] = {
             "sync": self._sync,

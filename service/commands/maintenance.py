@@ -50,16 +50,16 @@ def sync(
     if not chosen:
         warn("no data source is set; add [[sources]] to heed.toml, or one on the page Sources")
         raise typer.Exit(NOTHING_TO_DO)
-    if _sync_each(engine, chosen):
+    if _sync_each(engine, settings, chosen):
         raise typer.Exit(FAILED)
 
 
-def _sync_each(engine: Engine, chosen: list[SourceSettings]) -> bool:
+def _sync_each(engine: Engine, settings: Settings, chosen: list[SourceSettings]) -> bool:
     """Sync, show the reports, and tell whether any failed."""
-    from service.plugin_host import PluginHost
+    from service.plugin_state import open_host
     from service.sync import sync_source
 
-    host = PluginHost.load()
+    host = open_host(settings, engine)
     failed = False
     rows = []
     with steps() as step:

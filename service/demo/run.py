@@ -24,7 +24,7 @@ from service.demo import configuration, console, engine_job, pairs, progress_fil
 from service.demo.memory import PeakMemory
 from service.demo.server import DemoServer
 from service.errors import TrainingRunError
-from service.plugin_host import PluginHost
+from service.plugin_state import open_host
 from service.sync import sync_source
 from service.tables import GateReport, GoldAnswer, PolicyVersion, TrainingRun
 
@@ -125,7 +125,7 @@ class Demo:
         """Migrate and sync; TrainingRunError where there is too little to learn from."""
         self.database = open_database(self.settings.database)
         migrate(self.database)
-        host = PluginHost.load()
+        host = open_host(self.settings, self.database)
         for source in self.settings.sources:
             step(f"reading {source.name}", 0, 0, None)
             found = sync_source(self.database, host, source)

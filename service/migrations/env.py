@@ -6,6 +6,7 @@ from alembic import context
 
 from service import (  # noqa: F401 - they bring their tables
     account_tables,
+    plugin_tables,
     review_tables,
     tables,
     voting_tables,

@@ -41,6 +41,7 @@ ADDRESSES = (
     "/sources",
     "/sources/{name:str}",
     "/signals",
+    "/plugins",
     "/people",
     "/account",
     "/sign-in",

@@ -19,6 +19,7 @@ export const ROUTES = [
   { path: "/sources", title: "Sources", role: "operator", group: "Operate", load: () => import("../pages/sources.js") },
   { path: "/sources/:name", title: "Source", role: "operator", group: "", load: () => import("../pages/sources.js") },
   { path: "/signals", title: "Signals", role: "operator", group: "Operate", load: () => import("../pages/signals.js") },
+  { path: "/plugins", title: "Plugins", role: "operator", group: "Operate", load: () => import("../pages/plugins.js") },
   { path: "/people", title: "People", role: "admin", group: "Administer", load: () => import("../pages/people.js") },
   { path: "/account", title: "Your account", role: "employee", group: "", load: () => import("../pages/account.js") },
   { path: "/sign-in", title: "Sign in", open: true, group: "", load: () => import("../pages/sign-in.js") },
