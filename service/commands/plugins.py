@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +27,8 @@ from service.plugin_scaffold import Kind, path_of_test, settings_entry, write_pl
 if TYPE_CHECKING:
     from service.plugin_check import CheckedPlugin
     from service.plugin_finding import Found
+    from service.plugin_host import PluginInfo
+    from service.plugin_tables import PluginState
     from service.settings import Settings
 
 app = typer.Typer(help="List, write, test, check and install plugins.")
@@ -53,23 +55,14 @@ def plugins(context: typer.Context) -> None:
 
 @app.command("list")
 def list_plugins() -> None:
-    """List the plugins, what each brings, and what is wrong with one."""
+    """List the plugins: what each brings, how it does, whether it is on, what is wrong with one."""
     from service.plugin_host import PluginHost
 
-    found = PluginHost.load(settings_for_command()).plugins()
-    table(
-        "Plugins",
-        ("name", "version", "brings", "error"),
-        [
-            (
-                info.name,
-                info.version,
-                "\n".join(f"{KINDS[one.hook]} {one.name}" for one in info.classes),
-                info.error,
-            )
-            for info in found
-        ],
-    )
+    settings = settings_for_command()
+    found = PluginHost.load(settings).plugins()
+    states = _states(settings)
+    columns = ("name", "version", "brings", "state", "calls", "failed", "mean", "memory", "error")
+    table("Plugins", columns, [_row(info, states.get(info.name)) for info in found])
     if any(info.error for info in found):
         raise typer.Exit(FAILED)
 
@@ -159,6 +152,39 @@ def install(
         say(f"installed: {', '.join(added)}; heed plugins check {' '.join(added)}")
     else:
         warn(f"{package} brings no new plugin: it names none in its entry points of group heed")
+
+
+def _states(settings: Settings) -> Mapping[str, PluginState]:
+    """How the plugins are doing; nothing where there is no database of this version."""
+    from service.commands.policies import opened_database
+    from service.database import session
+    from service.errors import DatabaseError
+    from service.plugin_state import states
+
+    file = Path(settings.database.removeprefix("sqlite:///"))
+    if settings.database.startswith("sqlite:///") and not file.exists():
+        return {}
+    try:
+        with opened_database(settings) as engine, session(engine) as opened:
+            found = states(opened)
+            opened.expunge_all()
+            return found
+    except DatabaseError as error:
+        warn(f"how they are doing is not known: {error}")
+        return {}
+
+
+def _row(info: PluginInfo, state: PluginState | None) -> tuple[object, ...]:
+    brings = "\n".join(f"{KINDS[one.hook]} {one.name}" for one in info.classes)
+    known = (info.name, info.version, brings)
+    if info.error:
+        return (*known, "broken", None, None, None, None, info.error)
+    if state is None:
+        return (*known, "on", 0, 0, None, None, None)
+    on = "on" if state.is_on else f"off: {state.off_reason}"
+    mean = f"{state.seconds / state.calls:.2f} s" if state.calls else None
+    memory = f"{state.peak_mb} MB" if state.peak_mb else None
+    return (*known, on, state.calls, state.failures, mean, memory, state.last_error)
 
 
 def _asked(settings: Settings, names: Sequence[str]) -> list[Found]:

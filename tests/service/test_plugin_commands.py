@@ -11,9 +11,12 @@ import pytest
 import structlog
 
 from service.cli import main
+from service.database import migrate, open_database, session
 from service.errors import InvalidInputError
+from service.plugin_hosted import Called
 from service.plugin_install import install, pins
 from service.plugin_scaffold import settings_entry
+from service.plugin_state import note, switch
 from service.settings import load_settings
 
 Heed = Callable[..., tuple[int, str, str]]
@@ -252,3 +255,39 @@ def test_pytest_is_not_needed_to_run_or_check() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_list_shows_how_plugins_do_and_which_are_off(heed: Heed, folder: Path) -> None:
+    (folder / "mine.py").write_text("import no_such_module\n")
+    code, out, _ = heed("plugins", "list")
+    assert code == 1
+    assert row(out, "concise")[3:] == ["on", "0", "0", "–", "–", "–"]
+    assert row(out, "mine")[3] == "broken"
+    assert "no_such_module" in row(out, "mine")[-1]
+
+    database = open_database(load_settings().database)
+    migrate(database)
+    with session(database) as opened:
+        note(opened, Called("concise", "read(answer)", 0.5, 40, None))
+        note(opened, Called("concise", "read(answer)", 1.0, 60, "ValueError: no", its_fault=True))
+        switch(opened, "concise", False, "Ada")
+    database.dispose()
+    _, out, err = heed("plugins", "list")
+    off, *figures, told = row(out, "concise")[3:]
+    assert off == "off: Ada switched it off"
+    assert figures == ["2", "1", "0.75 s", "60 MB"]
+    assert told == "ValueError: no"
+    assert err == ""
+
+
+def test_the_list_tells_where_the_database_is_of_another_version(heed: Heed) -> None:
+    open_database(load_settings().database).dispose()
+    code, _, err = heed("plugins", "list")
+    assert code == 0
+    assert "how they are doing is not known" in err
+
+
+def row(out: str, name: str) -> list[str]:
+    """The cells of the row that begins with a name; those of further lines are left out."""
+    (line,) = (line for line in out.splitlines() if line.startswith(f"│ {name} "))
+    return [cell.strip() for cell in line.strip("│ ").split("│")]
