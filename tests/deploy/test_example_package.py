@@ -91,6 +91,11 @@ def test_it_is_installed_listed_checked_and_tested(
     assert "source notes" in listed
     assert "0.1.0" in listed
     assert "ok  notes: source notes" in run(*heed, "check", cwd=tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "parking.txt").write_text("Park behind the house.")
+    synced = run(python, "-m", "service.cli", "sync", cwd=tmp_path)
+    (line,) = (line for line in synced.splitlines() if "office-notes" in line)
+    assert [cell.strip() for cell in line.split("│")[1:4]] == ["office-notes", "1", "0"]
     shutil.copytree(source / "tests", tmp_path / "tests")
     options = ("-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path))
     told = run(python, "-m", "pytest", *options, "tests", cwd=tmp_path)
