@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from service import (
     effects,
     evidence,
     leases,
+    observing,
     plugin_state,
     run_outcome,
     run_plan,
@@ -35,6 +37,8 @@ from service import (
 )
 from service.database import changed_rows, session
 from service.errors import ConflictError, DatabaseError, HeedError, TrainingRunError
+from service.redaction import open_redaction
+from service.reranking import Reranking
 from service.settings import Settings
 from service.tables import StageReport, TrainingRun, now
 from service.worker_process import WorkerProcess
@@ -130,7 +134,10 @@ class Conducting:
             except (rlhf_engine.EngineError, HeedError, OSError) as error:
                 log.warning("run_failed", run=self._run_id, error=str(error))
                 self._write(state="failed", error=str(error), finished_at=now())
-        return self._row()
+        run = self._row()
+        if run.finished_at is not None:
+            observing.tell_finished(self._settings, self._engine, run)
+        return run
 
     def _conduct(self) -> None:
         run = self._row()
@@ -149,7 +156,9 @@ class Conducting:
     def _freeze(self, folder: rlhf_engine.RunFolder) -> None:
         path = folder.stage_path("snapshot")
         if not (path / "manifest.json").exists():
-            with session(self._engine) as opened:
+            redact = open_redaction(self._settings, self._engine)
+            reranking = Reranking(self._settings, self._engine, patient=True)
+            with closing(redact), closing(reranking), session(self._engine) as opened:
                 count = evidence.count_comparisons(opened)
                 evidence.freeze_snapshot(
                     opened,
@@ -158,6 +167,8 @@ class Conducting:
                     self._settings.answers.passages,
                     now() - timedelta(seconds=self._settings.voting.undo_s),
                     self._settings.answers.source_bar,
+                    redact,
+                    reranking,
                 )
                 vote_spreads.leave_pairs(opened, folder.path, self._settings.voting.scored_pairs)
             self._write(comparisons=count)

@@ -21,7 +21,8 @@ from rlhf_engine import records
 from rlhf_engine.snapshot import Snapshot, freeze, is_held_out, normalised
 from service.ballots import TRAINED_CHOICES
 from service.feedback import current_comparisons, current_thumbs
-from service.retrieval import retrieve
+from service.redaction import Redact, redacted_records
+from service.reranking import Reranking, best_passages
 from service.tables import (
     Candidate,
     Comparison,
@@ -68,18 +69,24 @@ def freeze_snapshot(
     passages: int,
     settled_before: datetime | None = None,
     source_bar: float = 0.0,
+    redact: Redact | None = None,
+    reranking: Reranking | None = None,
 ) -> Snapshot:
     """Freeze everything there is to learn from into `folder`.
 
     `passages` is how many stand in a prompt when questions are answered, `source_bar` how much of
-    the question each must hold. Votes that people
-    gave since `settled_before` can still be undone and are left out. Raises SnapshotError
-    where there is no gold answer to train on.
+    the question each must hold, `reranking` what chooses among them. Votes that people gave since
+    `settled_before` can still be undone and are left out. `redact` is done to every question and
+    answer. Raises SnapshotError where there is no gold answer to train on, PluginFailure where a
+    redactor fails.
     """
     sides = read_sides(session, held_out_percent)
-    shown = gather_demonstrations(session, sides, passages, source_bar)
+    shown = gather_demonstrations(session, sides, passages, source_bar, reranking)
     judged = gather_comparisons(session, sides, settled_before)
     thumbs = gather_thumbs(session, sides, settled_before)
+    if redact is not None:
+        shown, judged = redacted_records(shown, redact), redacted_records(judged, redact)
+        thumbs = redacted_records(thumbs, redact)
     asked = [item.prompt for item in shown] + [item.prompt for item in judged]
     prompts = _distinct_questions(asked + [item.prompt for item in thumbs])
     snapshot = freeze(folder, shown, judged, prompts, thumbs)
@@ -121,7 +128,11 @@ def read_sides(session: Session, held_out_percent: int) -> Sides:
 
 
 def gather_demonstrations(
-    session: Session, sides: Sides, passages: int, source_bar: float = 0.0
+    session: Session,
+    sides: Sides,
+    passages: int,
+    source_bar: float = 0.0,
+    reranking: Reranking | None = None,
 ) -> list[records.Demonstration]:
     """One demonstration for each question with an accepted answer, passages as in service.
 
@@ -133,7 +144,12 @@ def gather_demonstrations(
     kept = [row for row in training if sides.of(row.question) != "exam"]
     if len(kept) < len(training):
         log.info("exam_questions_left_out_of_training", count=len(training) - len(kept))
-    return [_demonstration(session, row, sides, passages, source_bar) for row in [*kept, *exam]]
+    return [
+        _demonstration(
+            row, sides, best_passages(session, row.question, passages, source_bar, reranking)
+        )
+        for row in [*kept, *exam]
+    ]
 
 
 def gather_comparisons(
@@ -199,10 +215,10 @@ def _newest_of_each_question(rows: Iterable[GoldAnswer]) -> list[GoldAnswer]:
 
 
 def _demonstration(
-    session: Session, row: GoldAnswer, sides: Sides, passages: int, source_bar: float
+    row: GoldAnswer, sides: Sides, passages: Sequence[records.PromptPassage]
 ) -> records.Demonstration:
-    shown = tuple(retrieve(session, row.question, passages, source_bar=source_bar))
-    prompt = records.Prompt(row.id, row.question, shown, split=sides.of(row.question))
+    side = sides.of(row.question)
+    prompt = records.Prompt(row.id, row.question, tuple(passages), split=side)
     return records.Demonstration(prompt, row.answer)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from rlhf_engine.files import replaced
 from service.errors import InvalidInputError
+from service.redaction import Redact
 from service.settings import AnswerSettings
 from service.training_export import KINDS, Kind, Line, exported_rows
 
@@ -36,6 +37,7 @@ def export_feedback(
     form: str | None = None,
     simulated: bool = False,
     passages: int = AnswerSettings().passages,
+    redact: Redact | None = None,
 ) -> int:
     """Write the feedback of one kind to `path`, whole or not at all; how many rows it has.
 
@@ -45,7 +47,9 @@ def export_feedback(
     """
     chosen = form or ("parquet" if path.suffix == ".parquet" else "jsonl")
     rows = _Counted(
-        exported_rows(database, known_kind(kind), simulated=simulated, passages=passages)
+        exported_rows(
+            database, known_kind(kind), simulated=simulated, passages=passages, redact=redact
+        )
     )
     try:
         with replaced(path) as temporary, temporary.open("wb") as file:
@@ -59,10 +63,18 @@ def export_feedback(
 
 
 def exported_bytes(
-    database: Engine, kind: str, form: str, *, simulated: bool, passages: int
+    database: Engine,
+    kind: str,
+    form: str,
+    *,
+    simulated: bool,
+    passages: int,
+    redact: Redact | None = None,
 ) -> Iterator[bytes]:
     """The same as the bytes of a file, piece by piece; a few hundred rows are in memory."""
-    rows = exported_rows(database, known_kind(kind), simulated=simulated, passages=passages)
+    rows = exported_rows(
+        database, known_kind(kind), simulated=simulated, passages=passages, redact=redact
+    )
     return _encoded(rows, known_kind(kind), known_form(form))
 
 

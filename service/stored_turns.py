@@ -20,7 +20,7 @@ from service.conversations import (
     place_turn,
 )
 from service.database import session
-from service.retrieval import retrieve
+from service.reranking import Reranking, best_passages
 from service.settings import AnswerSettings
 from service.tables import Candidate, Conversation, Person, PolicyVersion, Turn, now
 from service.temporary_chats import TemporaryChat
@@ -57,6 +57,7 @@ def prepare(
     options: AskOptions,
     continues: bool,
     chat: TemporaryChat | None = None,
+    reranking: Reranking | None = None,
 ) -> Prepared:
     """Find what a turn is answered with; `continues` where it belongs to an earlier conversation,
     `chat` where that is a temporary one. NotFoundError where it is somebody else's."""
@@ -70,7 +71,9 @@ def prepare(
             parent_id = place_turn(opened, conversation, options.after, options.instead_of)
             if options.history is None:
                 earlier = history(opened, parent_id, limits.history_turns)
-        passages = retrieve(opened, turn.question, limits.passages, source_bar=limits.source_bar)
+        passages = best_passages(
+            opened, turn.question, limits.passages, limits.source_bar, reranking
+        )
         verified = _verified(opened, person, turn.question, follows=parent_id is not None)
         prompt = rlhf_engine.Prompt(
             turn.id,

@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from sqlmodel import col, select
 
 import rlhf_engine
-from service import policies
+from service import observing, policies
 from service.database import session
 from service.errors import ConflictError, HeedError, NotFoundError
 from service.serving import Serving
@@ -129,6 +129,7 @@ class Swapper:
             if _moved(self._database, promotion.id):
                 self._serving.make_live(version.id)
                 log.info("swapped", version=version.id, number=version.number, by=promotion.by)
+                observing.tell_promoted(self._settings, self._database, promotion)
 
     # The loader's work.
 
@@ -262,7 +263,8 @@ def promote_directly(engine: Engine, settings: Settings, promotion_id: str) -> N
     except rlhf_engine.EngineError as error:
         _refuse(engine, promotion_id, str(error))
         return
-    _moved(engine, promotion_id)
+    if _moved(engine, promotion_id):
+        observing.tell_promoted(settings, engine, promotion)
 
 
 def _moved(engine: Engine, promotion_id: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Engine
@@ -21,6 +22,7 @@ from rlhf_engine.snapshot import normalised
 from service.database import session
 from service.evidence import Sides, read_sides, stored_prompt
 from service.keyset import Place, oldest_first
+from service.redaction import Redact, redacted_lines
 from service.retrieval import retrieve
 from service.tables import Candidate, Comparison, Conversation, GoldAnswer, Thumb, Turn, now
 
@@ -40,6 +42,24 @@ Row = TypeVar("Row", Comparison, Thumb, GoldAnswer)
 
 
 def exported_rows(
+    database: Engine,
+    kind: Kind,
+    *,
+    simulated: bool = False,
+    passages: int,
+    redact: Redact | None = None,
+) -> Iterator[Line]:
+    """The rows of one kind, oldest first, their messages redacted; see `_rows`. PluginFailure
+    where a redactor fails."""
+    rows = _rows(database, kind, simulated=simulated, passages=passages)
+    if redact is None:
+        yield from rows
+        return
+    while some := list(islice(rows, CHUNK)):
+        yield from redacted_lines(some, redact)
+
+
+def _rows(
     database: Engine, kind: Kind, *, simulated: bool = False, passages: int
 ) -> Iterator[Line]:
     """The rows of one kind, oldest first.

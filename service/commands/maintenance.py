@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -127,12 +128,19 @@ def export(
     from service import audit
     from service.database import check_schema, open_database, session
     from service.export import export_feedback
+    from service.redaction import open_redaction
 
     engine = open_database(settings.database)
     check_schema(engine)
-    count = export_feedback(
-        engine, kind, path, simulated=simulated, passages=settings.answers.passages
-    )
+    with closing(open_redaction(settings, engine)) as redact:
+        count = export_feedback(
+            engine,
+            kind,
+            path,
+            simulated=simulated,
+            passages=settings.answers.passages,
+            redact=redact,
+        )
     with session(engine) as opened:
         audit.record(opened, user(), "export.made", f"export:{kind}", rows=count)
     engine.dispose()

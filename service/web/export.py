@@ -11,6 +11,7 @@ from litestar.response import Stream
 from service import audit
 from service.database import session
 from service.export import exported_bytes, known_kind
+from service.redaction import open_redaction
 from service.web.parts import GivenParts
 from service.web.rights import needs
 from service.web.sessions import GivenPerson
@@ -43,6 +44,7 @@ def export(
         form,
         simulated=simulated,
         passages=parts.settings.answers.passages,
+        redact=open_redaction(parts.settings, parts.database),
     )
     with session(parts.database) as opened:
         audit.record(opened, reviewer, "export.made", f"export:{kind}", simulated=simulated)

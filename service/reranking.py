@@ -1,0 +1,120 @@
+"""Lets the reranker put found passages into order; where it fails they stay as they were found.
+
+People wait for this: after a failure it is left alone for a while.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from time import monotonic
+
+import structlog
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from plugins import contract
+from rlhf_engine.records import PromptPassage
+from service.errors import HeedError
+from service.plugin_hosted import HostedReranker
+from service.plugin_state import open_host
+from service.retrieval import retrieve
+from service.settings import Settings
+
+LEFT_ALONE_S = 60.0
+"""How long a reranker that failed is not asked."""
+WIDER = 4
+"""How many times as many passages are found for a reranker to choose from."""
+
+log = structlog.get_logger(__name__)
+
+
+class Reranking:
+    """The reranker of the settings, kept between questions; none where none is set.
+
+    Its process is started in the background, and questions are answered without it until it is
+    ready; a `patient` one is waited for.
+    """
+
+    def __init__(self, settings: Settings, database: Engine, *, patient: bool = False) -> None:
+        self._settings, self._database, self._patient = settings, database, patient
+        self._made: HostedReranker | None = None
+        self._starting: threading.Thread | None = None
+        self._not_before = -math.inf
+        self._asking = threading.Lock()
+
+    def __bool__(self) -> bool:
+        """Whether a reranker is set."""
+        return bool(self._settings.rerankers)
+
+    def ordered(self, question: str, passages: Sequence[PromptPassage]) -> list[PromptPassage]:
+        """The passages, the best first; as they are where the reranker fails, is not ready, or
+        is busy with another question. Raises nothing."""
+        found = list(passages)
+        if not self or len(found) < 2 or not self._ready():
+            return found
+        if not self._asking.acquire(timeout=self._settings.plugin_limits.rerank_s):
+            return found
+        try:
+            scores = self._scores(question, found)
+        finally:
+            self._asking.release()
+        if scores is None:
+            return found
+        best = sorted(range(len(found)), key=lambda position: (-scores[position], position))
+        return [found[position] for position in best]
+
+    def close(self) -> None:
+        """Let go of the plugin's process."""
+        if self._starting is not None:
+            self._starting.join()
+        if self._made is not None:
+            self._made.close()
+
+    def _scores(self, question: str, found: Sequence[PromptPassage]) -> list[float] | None:
+        made = self._made
+        if made is None:
+            return None
+        try:
+            shown = [contract.ShownPassage(one.title, one.text) for one in found]
+            return made.rerank(question, shown)
+        except HeedError as error:
+            self._made = None
+            self._leave_alone(error)
+            return None
+
+    def _ready(self) -> bool:
+        if self._made is None and monotonic() >= self._not_before:
+            if self._starting is None or not self._starting.is_alive():
+                self._starting = threading.Thread(target=self._start, name="reranker", daemon=True)
+                self._starting.start()
+            if self._patient:
+                self._starting.join()
+        return self._made is not None
+
+    def _start(self) -> None:
+        try:
+            host = open_host(self._settings, self._database)
+            self._made = host.reranker(self._settings.rerankers[0])
+        except HeedError as error:
+            self._leave_alone(error)
+
+    def _leave_alone(self, error: HeedError) -> None:
+        self._not_before = monotonic() + LEFT_ALONE_S
+        told = f"passages stay as found, asked again in {LEFT_ALONE_S:.0f} s"
+        log.warning("reranker_failed", error=str(error), next=told)
+
+
+def best_passages(
+    opened: Session,
+    question: str,
+    limit: int,
+    source_bar: float = 0.0,
+    reranking: Reranking | None = None,
+) -> list[PromptPassage]:
+    """At most `limit` passages to answer from, the best first; see retrieval.py."""
+    if not reranking:
+        return retrieve(opened, question, limit, source_bar=source_bar)
+    found = retrieve(opened, question, limit * WIDER, source_bar=source_bar)
+    return reranking.ordered(question, found)[:limit]
