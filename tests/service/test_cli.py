@@ -12,6 +12,7 @@ import pytest
 import structlog
 from sqlmodel import select
 
+from service import audit
 from service.cli import main
 from service.commands.terminal import duration
 from service.database import migrate, open_database, session
@@ -236,6 +237,15 @@ def test_the_candidate_is_set_and_cleared(heed: Heed, base: Path, tmp_path: Path
     assert (code, f"v1 ({first}) is the candidate\n" in out) == (0, True)
     assert "candidate" in next(line for line in heed("policies")[1].splitlines() if first in line)
     assert f"v1 ({first}) is no longer the candidate\n" in heed("candidate", "--clear")[1]
+    engine = open_database(load_settings().database)
+    with session(engine) as opened:
+        noted = [(row.entry.action, row.entry.target) for row in audit.entries(opened)]
+    engine.dispose()
+    # The newest first; what was refused is no deed.
+    assert noted == [
+        ("policy.candidate_cleared", f"policy:{first}"),
+        ("policy.candidate_set", f"policy:{first}"),
+    ]
 
 
 def test_an_answer_that_is_not_there_cannot_be_replayed(heed: Heed, base: Path) -> None:
