@@ -1,5 +1,5 @@
 """Corrected answers waiting for somebody's word: an accepted one is shown at once as verified and
-trained on later, a rejected one is neither."""
+trained on later, a rejected one and one that was taken back is neither."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from sqlmodel import Session, col, select
 from service import notices, verified
 from service.database import changed_rows
 from service.errors import ConflictError, NotFoundError
-from service.feedback import LONGEST_ANSWER
+from service.feedback import LONGEST_ANSWER, own_correction
 from service.review_tables import Review, VerifiedAnswer
 from service.tables import GoldAnswer, Person, now
 from service.wording import content_hash, readable
 
 LONGEST_QUESTION = 2_000
 LONGEST_REASON = 1_000
+TAKEN_BACK = "Whoever proposed this answer took it back."
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +84,24 @@ def reject(
     _decide(session, row, state="removed")
     _note(session, row, "rejected", by, reason, person, {})
     notices.tell_not_taken(session, row, reason)
+
+
+def withdraw_correction(session: Session, person: Person, gold_answer_id: str) -> GoldAnswer:
+    """Take a correction of one's own back: it is in no training from now on.
+
+    One that was accepted is shown no longer either, also where a reviewer had edited it; the
+    reviewer who accepted it is told. NotFoundError for somebody else's.
+    """
+    row = own_correction(session, person, gold_answer_id)
+    # One statement, so that a reviewer who accepts it meanwhile is refused, or has come first.
+    in_use = (col(GoldAnswer.id) == row.id, col(GoldAnswer.state).in_(("proposed", "accepted")))
+    taken = update(GoldAnswer).where(*in_use).values(state="withdrawn", updated=now())
+    if changed_rows(session.execute(taken)):
+        for shown in verified.take_down(session, row.id, TAKEN_BACK, person):
+            notices.tell_taken_back(session, shown, person)
+        log.info("correction_withdrawn", gold_answer=row.id)
+    session.refresh(row)
+    return row
 
 
 def _correction(session: Session, gold_answer_id: str) -> GoldAnswer:
