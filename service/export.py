@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from rlhf_engine.files import replaced
 from service.errors import InvalidInputError
-from service.settings import AnswerSettings
+from service.settings import AnswerSettings, VotingSettings
 from service.training_export import KINDS, Kind, Line, exported_rows
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def export_feedback(
     *,
     form: str | None = None,
     simulated: bool = False,
-    passages: int = AnswerSettings().passages,
+    undo_s: float = VotingSettings().undo_s,
+    answers: AnswerSettings | None = None,
 ) -> int:
     """Write the feedback of one kind to `path`, whole or not at all; how many rows it has.
 
@@ -45,7 +46,13 @@ def export_feedback(
     """
     chosen = form or ("parquet" if path.suffix == ".parquet" else "jsonl")
     rows = _Counted(
-        exported_rows(database, known_kind(kind), simulated=simulated, passages=passages)
+        exported_rows(
+            database,
+            known_kind(kind),
+            simulated=simulated,
+            undo_s=undo_s,
+            answers=answers or AnswerSettings(),
+        )
     )
     try:
         with replaced(path) as temporary, temporary.open("wb") as file:
@@ -59,10 +66,18 @@ def export_feedback(
 
 
 def exported_bytes(
-    database: Engine, kind: str, form: str, *, simulated: bool, passages: int
+    database: Engine,
+    kind: str,
+    form: str,
+    *,
+    simulated: bool,
+    undo_s: float,
+    answers: AnswerSettings,
 ) -> Iterator[bytes]:
     """The same as the bytes of a file, piece by piece; a few hundred rows are in memory."""
-    rows = exported_rows(database, known_kind(kind), simulated=simulated, passages=passages)
+    rows = exported_rows(
+        database, known_kind(kind), simulated=simulated, undo_s=undo_s, answers=answers
+    )
     return _encoded(rows, known_kind(kind), known_form(form))
 
 

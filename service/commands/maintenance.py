@@ -145,7 +145,12 @@ def export(
     engine = open_database(settings.database)
     check_schema(engine)
     count = export_feedback(
-        engine, kind, path, simulated=simulated, passages=settings.answers.passages
+        engine,
+        kind,
+        path,
+        simulated=simulated,
+        undo_s=settings.voting.undo_s,
+        answers=settings.answers,
     )
     with session(engine) as opened:
         audit.record(opened, user(), "export.made", f"export:{kind}", rows=count)

@@ -42,7 +42,8 @@ def export(
         kind,
         form,
         simulated=simulated,
-        passages=parts.settings.answers.passages,
+        undo_s=parts.settings.voting.undo_s,
+        answers=parts.settings.answers,
     )
     with session(parts.database) as opened:
         audit.record(opened, reviewer, "export.made", f"export:{kind}", simulated=simulated)
