@@ -11,11 +11,12 @@ from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from service import notices, verified
+from service.conversations import deleted_turns, is_deleted
 from service.database import changed_rows
 from service.errors import ConflictError, NotFoundError
 from service.feedback import LONGEST_ANSWER, own_correction
 from service.review_tables import Review, VerifiedAnswer
-from service.tables import GoldAnswer, Person, now
+from service.tables import Candidate, GoldAnswer, Person, now
 from service.wording import content_hash, readable
 
 LONGEST_QUESTION = 2_000
@@ -26,9 +27,13 @@ log = structlog.get_logger(__name__)
 
 
 def proposed(session: Session) -> Sequence[GoldAnswer]:
-    """The corrections nobody has decided on, oldest first."""
+    """The corrections nobody has decided on, oldest first, without those of deleted
+    conversations."""
+    gone = select(Candidate.id).where(col(Candidate.turn_id).in_(deleted_turns()))
     waiting = select(GoldAnswer).where(
-        GoldAnswer.state == "proposed", GoldAnswer.origin == "correction"
+        GoldAnswer.state == "proposed",
+        GoldAnswer.origin == "correction",
+        col(GoldAnswer.candidate_id).is_(None) | col(GoldAnswer.candidate_id).not_in(gone),
     )
     return session.exec(waiting.order_by(col(GoldAnswer.created_at), col(GoldAnswer.id))).all()
 
@@ -106,7 +111,9 @@ def withdraw_correction(session: Session, person: Person, gold_answer_id: str) -
 
 def _correction(session: Session, gold_answer_id: str) -> GoldAnswer:
     row = session.get(GoldAnswer, gold_answer_id)
-    if row is None or row.origin != "correction":
+    candidate = session.get(Candidate, row.candidate_id) if row and row.candidate_id else None
+    gone = candidate is not None and is_deleted(session, candidate.turn_id)
+    if row is None or row.origin != "correction" or gone:
         raise NotFoundError(f"there is no correction {gold_answer_id!r}")
     return row
 
