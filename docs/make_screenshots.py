@@ -21,24 +21,39 @@ FOLDER = Path(__file__).with_name("images") / "pages"
 DESKTOP = {"width": 1280, "height": 860}
 PHONE = {"width": 390, "height": 800}
 QUESTION = "How many days of annual leave do I have in Leeds?"
+# Of several questions one has two answers that differ; equal ones are not voted on.
+OPEN_QUESTIONS = (
+    "What should I do when I am ill?",
+    "How do I claim travel expenses?",
+    "Tell me about working from home.",
+)
 PATIENCE_MS = 60_000
 
 
 def ask(page: Page, question: str, *, two: bool) -> None:
     """Ask on the chat page and wait until the answer, or both, have ended."""
-    box = page.get_by_label("Show two answers")
-    if box.count():
-        box.set_checked(two)
+    page.get_by_label("Show two answers").set_checked(two)
     page.get_by_label("Ask a question").fill(question)
     page.get_by_label("Ask a question").press("Enter")
     expect(page.get_by_text(question).first).to_be_visible()
-    page.wait_for_function("!document.querySelector('[aria-busy=\"true\"]')", timeout=PATIENCE_MS)
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0, timeout=PATIENCE_MS)
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
 
 
 def two_answers(page: Page) -> None:
     """A question with two blind answers."""
     ask(page, QUESTION, two=True)
     expect(page.get_by_text("Which answer is better?")).to_be_visible(timeout=PATIENCE_MS)
+
+
+def waiting_pair(page: Page) -> None:
+    """The voting page after a question with two answers, left undecided."""
+    address = page.url
+    for question in OPEN_QUESTIONS:
+        page.goto(address.replace("/vote", "/"))
+        ask(page, question, two=True)
+    page.goto(address)
+    expect(page.get_by_role("button", name="Both are bad")).to_be_visible(timeout=PATIENCE_MS)
 
 
 def one_answer(page: Page) -> None:
@@ -52,6 +67,13 @@ def first_row(page: Page) -> None:
     page.wait_for_load_state("networkidle")
 
 
+def curves(page: Page) -> None:
+    """What the newest run measured, drawn."""
+    first_row(page)
+    page.get_by_role("tab", name="Curves").click()
+    page.wait_for_timeout(1500)
+
+
 def as_it_is(page: Page) -> None:
     """The page as it opens."""
 
@@ -59,12 +81,12 @@ def as_it_is(page: Page) -> None:
 PICTURES: list[tuple[str, str, Callable[[Page], None]]] = [
     ("chat", "/", one_answer),
     ("comparison", "/", two_answers),
-    ("vote", "/vote", as_it_is),
+    ("vote", "/vote", waiting_pair),
     ("my-feedback", "/my-feedback", as_it_is),
     ("review", "/review", as_it_is),
     ("figures", "/feedback", as_it_is),
     ("leaderboard", "/leaderboard", as_it_is),
-    ("run", "/runs", first_row),
+    ("run", "/runs", curves),
     ("policies", "/policies", as_it_is),
     ("sources", "/sources", as_it_is),
 ]

@@ -51,8 +51,12 @@ def write_spreads(run: Path, spreads: Mapping[str, float]) -> None:
 
 
 def read_spreads(run: Path) -> dict[str, float] | None:
-    """What `write_spreads` kept; None where nothing was read yet."""
+    """What `write_spreads` kept; None where nothing was read yet; RunFolderError if it is
+    unreadable."""
     path = run / SPREADS
     if not path.exists():
         return None
-    return {str(row["id"]): float(row["spread"]) for row in read_lines(path)}
+    try:
+        return {str(row["id"]): float(row["spread"]) for row in read_lines(path)}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}; remove it") from error

@@ -1,4 +1,5 @@
-"""Clean-up: old rows of scheduled jobs, and the large files of runs that ended long ago.
+"""Clean-up: old rows of scheduled jobs, sessions and links that are over, and the large files of
+runs that ended long ago.
 
 What a run measured, its snapshot and its metrics stay for ever; weights and checkpoints
 go, since what was worth keeping was stored among the policies when the run ended.
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import structlog
 from sqlalchemy import Engine, delete, func
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
-from service.database import session
+from service.account_tables import OneTimeLink, ProviderVisit, SignInSession
+from service.database import changed_rows, session
 from service.tables import JobRun, TrainingRun
 
 JOB_ROWS_KEPT = timedelta(days=90)
@@ -37,6 +39,7 @@ def clean_up(engine: Engine, at: datetime) -> int:
                 col(JobRun.slot) < at - JOB_ROWS_KEPT, col(JobRun.slot).not_in(newest)
             )
         )
+        over = remove_sign_ins(opened, at)
         ended = opened.exec(
             select(TrainingRun.folder).where(
                 col(TrainingRun.state).in_(_FOR_GOOD),
@@ -44,8 +47,21 @@ def clean_up(engine: Engine, at: datetime) -> int:
             )
         ).all()
     freed = sum(_remove_large_files(Path(folder)) for folder in ended)
-    log.info("cleaned_up", runs=len(ended), freed_bytes=freed)
+    log.info("cleaned_up", runs=len(ended), freed_bytes=freed, sign_ins=over)
     return freed
+
+
+def remove_sign_ins(opened: Session, at: datetime) -> int:
+    """Remove the sessions that have run out, the one-time links that were used or have run out,
+    and who never came back from the company's sign-in; returns how many rows went."""
+    over = (
+        delete(SignInSession).where(col(SignInSession.expires_at) <= at),
+        delete(OneTimeLink).where(
+            (col(OneTimeLink.expires_at) <= at) | col(OneTimeLink.used_at).is_not(None)
+        ),
+        delete(ProviderVisit).where(col(ProviderVisit.expires_at) <= at),
+    )
+    return sum(changed_rows(opened.execute(statement)) for statement in over)
 
 
 def _remove_large_files(run: Path) -> int:

@@ -83,6 +83,11 @@ def deleted_turns() -> Select[str]:
     )
 
 
+def is_deleted(opened: Session, turn_id: str) -> bool:
+    """Whether a turn's owner deleted its conversation: then nobody is shown its text."""
+    return opened.execute(deleted_turns().where(col(Turn.id) == turn_id)).first() is not None
+
+
 def list_own(opened: Session, person: Person, after: str | None, limit: int) -> ConversationPage:
     """The person's conversations, pinned ones first, then those with the newest questions."""
     place = tuple_(col(Conversation.pinned), col(Conversation.updated_at), col(Conversation.id))

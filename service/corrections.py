@@ -1,5 +1,5 @@
 """Corrected answers waiting for somebody's word: an accepted one is shown at once as verified and
-trained on later, a rejected one is neither."""
+trained on later, a rejected one and one that was taken back is neither."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from service import notices, verified
+from service.conversations import deleted_turns, is_deleted
 from service.database import changed_rows
 from service.errors import ConflictError, NotFoundError
-from service.feedback import LONGEST_ANSWER
+from service.feedback import LONGEST_ANSWER, own_correction
 from service.review_tables import Review, VerifiedAnswer
-from service.tables import GoldAnswer, Person, now
+from service.tables import Candidate, GoldAnswer, Person, now
 from service.wording import content_hash, readable
 
 LONGEST_QUESTION = 2_000
 LONGEST_REASON = 1_000
+TAKEN_BACK = "Whoever proposed this answer took it back."
 
 log = structlog.get_logger(__name__)
 
 
 def proposed(session: Session) -> Sequence[GoldAnswer]:
-    """The corrections nobody has decided on, oldest first."""
+    """The corrections nobody has decided on, oldest first, without those of deleted
+    conversations."""
+    gone = select(Candidate.id).where(col(Candidate.turn_id).in_(deleted_turns()))
     waiting = select(GoldAnswer).where(
-        GoldAnswer.state == "proposed", GoldAnswer.origin == "correction"
+        GoldAnswer.state == "proposed",
+        GoldAnswer.origin == "correction",
+        col(GoldAnswer.candidate_id).is_(None) | col(GoldAnswer.candidate_id).not_in(gone),
     )
     return session.exec(waiting.order_by(col(GoldAnswer.created_at), col(GoldAnswer.id))).all()
 
@@ -85,9 +91,29 @@ def reject(
     notices.tell_not_taken(session, row, reason)
 
 
+def withdraw_correction(session: Session, person: Person, gold_answer_id: str) -> GoldAnswer:
+    """Take a correction of one's own back: it is in no training from now on.
+
+    One that was accepted is shown no longer either, also where a reviewer had edited it; the
+    reviewer who accepted it is told. NotFoundError for somebody else's.
+    """
+    row = own_correction(session, person, gold_answer_id)
+    # One statement, so that a reviewer who accepts it meanwhile is refused, or has come first.
+    in_use = (col(GoldAnswer.id) == row.id, col(GoldAnswer.state).in_(("proposed", "accepted")))
+    taken = update(GoldAnswer).where(*in_use).values(state="withdrawn", updated=now())
+    if changed_rows(session.execute(taken)):
+        for shown in verified.take_down(session, row.id, TAKEN_BACK, person):
+            notices.tell_taken_back(session, shown, person)
+        log.info("correction_withdrawn", gold_answer=row.id)
+    session.refresh(row)
+    return row
+
+
 def _correction(session: Session, gold_answer_id: str) -> GoldAnswer:
     row = session.get(GoldAnswer, gold_answer_id)
-    if row is None or row.origin != "correction":
+    candidate = session.get(Candidate, row.candidate_id) if row and row.candidate_id else None
+    gone = candidate is not None and is_deleted(session, candidate.turn_id)
+    if row is None or row.origin != "correction" or gone:
         raise NotFoundError(f"there is no correction {gold_answer_id!r}")
     return row
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from rlhf_engine.files import replaced
 from service.errors import InvalidInputError
 from service.redaction import Redact
-from service.settings import AnswerSettings
+from service.settings import AnswerSettings, VotingSettings
 from service.training_export import KINDS, Kind, Line, exported_rows
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def export_feedback(
     *,
     form: str | None = None,
     simulated: bool = False,
-    passages: int = AnswerSettings().passages,
+    undo_s: float = VotingSettings().undo_s,
+    answers: AnswerSettings | None = None,
     redact: Redact | None = None,
 ) -> int:
     """Write the feedback of one kind to `path`, whole or not at all; how many rows it has.
@@ -48,7 +49,12 @@ def export_feedback(
     chosen = form or ("parquet" if path.suffix == ".parquet" else "jsonl")
     rows = _Counted(
         exported_rows(
-            database, known_kind(kind), simulated=simulated, passages=passages, redact=redact
+            database,
+            known_kind(kind),
+            simulated=simulated,
+            undo_s=undo_s,
+            answers=answers or AnswerSettings(),
+            redact=redact,
         )
     )
     try:
@@ -68,12 +74,18 @@ def exported_bytes(
     form: str,
     *,
     simulated: bool,
-    passages: int,
+    undo_s: float,
+    answers: AnswerSettings,
     redact: Redact | None = None,
 ) -> Iterator[bytes]:
     """The same as the bytes of a file, piece by piece; a few hundred rows are in memory."""
     rows = exported_rows(
-        database, known_kind(kind), simulated=simulated, passages=passages, redact=redact
+        database,
+        known_kind(kind),
+        simulated=simulated,
+        undo_s=undo_s,
+        answers=answers,
+        redact=redact,
     )
     return _encoded(rows, known_kind(kind), known_form(form))
 

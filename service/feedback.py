@@ -2,7 +2,8 @@
 
 Every row is one person's word on one thing; a change of mind or a withdrawal is a new row
 that replaces the one in force. Rows are flushed here and committed by the caller. Votes on
-pairs are voting.py's; what training makes of a row is evidence.py's.
+pairs are voting.py's, deciding on corrections and taking them back corrections.py's; what
+training makes of a row is evidence.py's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from service.tables import (
     Thumb,
     Turn,
     new_id,
-    now,
 )
 from service.voting import current_comparisons, vote_on_turn
 from service.wording import content_hash, readable
@@ -42,7 +42,6 @@ __all__ = [
     "propose_correction",
     "record_comparison",
     "record_thumb",
-    "withdraw_correction",
     "withdraw_thumb",
 ]
 
@@ -176,18 +175,6 @@ def change_correction(
         raise ConflictError("somebody has decided on this answer already; propose it anew instead")
     log.info("correction_changed", gold_answer=row.id)
     session.refresh(row)
-    return row
-
-
-def withdraw_correction(session: Session, person: Person, gold_answer_id: str) -> GoldAnswer:
-    """Take a correction of one's own back, also one that was accepted: it is in no training from
-    now on. NotFoundError for somebody else's."""
-    row = own_correction(session, person, gold_answer_id)
-    if row.state in ("proposed", "accepted"):
-        row.state, row.updated = "withdrawn", now()
-        session.add(row)
-        session.flush()
-        log.info("correction_withdrawn", gold_answer=row.id)
     return row
 
 

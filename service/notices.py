@@ -12,7 +12,7 @@ from sqlmodel import Session, col, func, select
 from service.database import changed_rows, insert_unless_there
 from service.errors import NotFoundError
 from service.review_tables import Notice, VerifiedAnswer
-from service.tables import Candidate, Conversation, GoldAnswer, Thumb, Turn, now
+from service.tables import Candidate, Conversation, GoldAnswer, Person, Thumb, Turn, now
 
 LONGEST_SHOWN = 80
 MOST_TOLD = 1_000
@@ -61,6 +61,17 @@ def tell_not_taken(session: Session, gold: GoldAnswer, reason: str | None) -> No
     if reason:
         text = f"{text} The reviewer says: {reason}"
     tell(session, gold.person_id, f"not-taken:{gold.id}", text, _link(session, gold))
+
+
+def tell_taken_back(session: Session, shown: VerifiedAnswer, by: Person) -> None:
+    """Tell the reviewer who accepted an answer why it is not shown any more."""
+    if shown.person_id is None or shown.person_id == by.id:
+        return
+    text = (
+        f"Whoever proposed the verified answer to “{_shortened(shown.question)}” took it back. It "
+        "is neither shown nor trained on any more."
+    )
+    tell(session, shown.person_id, f"taken-back:{shown.id}", text, "/review")
 
 
 def newest(session: Session, person_id: str, limit: int) -> Sequence[Notice]:

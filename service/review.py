@@ -16,6 +16,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, func, select, text
 
 from service import notices, verified
+from service.conversations import is_deleted
 from service.corrections import LONGEST_QUESTION, LONGEST_REASON
 from service.errors import ConflictError, NotFoundError
 from service.feedback import LONGEST_ANSWER
@@ -296,11 +297,12 @@ def _target_turn(session: Session, kind: str, target_id: str) -> tuple[Turn, str
     if kind == "answer":
         thumb = session.get(Thumb, target_id)
         candidate = session.get(Candidate, thumb.candidate_id) if thumb else None
-        if candidate is not None:
+        if candidate is not None and not is_deleted(session, candidate.turn_id):
             return session.get_one(Turn, candidate.turn_id), candidate.id
     else:
         turn = session.get(Turn, target_id)
-        if turn is not None and not turn.prompt.get("passages"):
+        answerable = turn is not None and not turn.prompt.get("passages")
+        if turn is not None and answerable and not is_deleted(session, turn.id):
             of_turn = select(Candidate.id).where(Candidate.turn_id == turn.id)
             return turn, session.exec(of_turn.order_by(col(Candidate.side))).first()
     raise NotFoundError(f"no {kind} {target_id!r} waits for a reviewer")

@@ -247,7 +247,8 @@ class Settings(BaseSettings):
     sync_schedule: str | None = "15 * * * *"
     """Cron expression (UTC) of the sync of all sources; empty for never."""
     cleanup_schedule: str | None = "30 3 * * *"
-    """Cron expression (UTC) of clean-up: old job rows and unused run checkpoints."""
+    """Cron expression (UTC) of clean-up: old job rows, sign-ins and links that are over, and unused
+    run checkpoints."""
     answers: AnswerSettings = AnswerSettings()
     voting: VotingSettings = VotingSettings()
     training: TrainingSettings = TrainingSettings()

@@ -2,7 +2,9 @@
 
 Left out, always: questions of evaluation sources, so that nobody trains on the exam; votes that
 were replaced, taken back or can still be undone; what belongs to a deleted conversation; hidden
-checks, which are no votes. Simulated people's rows are marked, and there only if asked for.
+checks, which are no votes. The votes and prompts are those that training would have: a vote's
+prompt as it was answered, a gold answer's as it would be answered now. Simulated people's rows
+are marked, and there only if asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import aliased
@@ -24,6 +26,7 @@ from service.evidence import Sides, read_sides, stored_prompt
 from service.keyset import Place, oldest_first
 from service.redaction import Redact, redacted_lines
 from service.retrieval import retrieve
+from service.settings import AnswerSettings
 from service.tables import Candidate, Comparison, Conversation, GoldAnswer, Thumb, Turn, now
 
 Kind = Literal["preference", "unpaired", "prompt-completion"]
@@ -31,8 +34,6 @@ KINDS: tuple[Kind, ...] = ("preference", "unpaired", "prompt-completion")
 
 CHUNK = 200
 """Rows of the database in memory at once."""
-UNDONE_WITHIN = timedelta(seconds=10)
-"""A person's vote younger than this can still be undone."""
 MARGINS: dict[str | None, float] = {"slightly": 0.0, None: 0.25, "much": 0.5}
 """By how much the chosen answer's score should exceed the other's, by the strength of the choice;
 those that Heed's own reward model is trained with."""
@@ -41,17 +42,25 @@ Line = dict[str, Any]
 Row = TypeVar("Row", Comparison, Thumb, GoldAnswer)
 
 
+class Which(NamedTuple):
+    """Which votes are told: whether simulated people's too, and people's given before when."""
+
+    simulated: bool
+    settled_before: datetime
+
+
 def exported_rows(
     database: Engine,
     kind: Kind,
     *,
-    simulated: bool = False,
-    passages: int,
+    simulated: bool,
+    undo_s: float,
+    answers: AnswerSettings,
     redact: Redact | None = None,
 ) -> Iterator[Line]:
     """The rows of one kind, oldest first, their messages redacted; see `_rows`. PluginFailure
     where a redactor fails."""
-    rows = _rows(database, kind, simulated=simulated, passages=passages)
+    rows = _rows(database, kind, simulated=simulated, undo_s=undo_s, answers=answers)
     if redact is None:
         yield from rows
         return
@@ -60,29 +69,31 @@ def exported_rows(
 
 
 def _rows(
-    database: Engine, kind: Kind, *, simulated: bool = False, passages: int
+    database: Engine, kind: Kind, *, simulated: bool, undo_s: float, answers: AnswerSettings
 ) -> Iterator[Line]:
     """The rows of one kind, oldest first.
 
     "preference" holds comparisons with a winner (DPO, reward models), "unpaired" thumbs and
     answers of pairs that were both bad (KTO), "prompt-completion" the accepted gold answers
-    (SFT), with `passages` passages a prompt. No transaction stays open between rows.
+    (SFT), with the passages that `answers` finds now. A person's vote younger than `undo_s`
+    seconds is not there. No transaction stays open between rows.
     """
+    which = Which(simulated, now() - timedelta(seconds=undo_s))
     with session(database) as opened:
         sides = read_sides(opened, held_out_percent=0)
     if kind == "preference":
-        yield from _voted(database, ("A", "B"), simulated, sides, _preference)
+        yield from _voted(database, ("A", "B"), which, sides, _preference)
     elif kind == "unpaired":
-        yield from _thumbed(database, simulated, sides)
-        yield from _voted(database, ("both_bad",), simulated, sides, _both_bad)
+        yield from _thumbed(database, which, sides)
+        yield from _voted(database, ("both_bad",), which, sides, _both_bad)
     else:
-        yield from _gold_answers(database, sides, passages)
+        yield from _gold_answers(database, sides, answers)
 
 
 def _voted(
     database: Engine,
     choices: tuple[str, ...],
-    simulated: bool,
+    which: Which,
     sides: Sides,
     told: Callable[[Comparison, Prompt, Candidate, Candidate], Iterator[Line]],
 ) -> Iterator[Line]:
@@ -102,7 +113,7 @@ def _voted(
             if prompt.split != "exam":
                 yield from told(row, prompt, first, second)
 
-    yield from _lines(database, _settled(query, Comparison, simulated), Comparison, tell)
+    yield from _lines(database, _settled(query, Comparison, which), Comparison, tell)
 
 
 def _preference(
@@ -131,7 +142,7 @@ def _both_bad(
         yield _judged(row, prompt, answer, False)
 
 
-def _thumbed(database: Engine, simulated: bool, sides: Sides) -> Iterator[Line]:
+def _thumbed(database: Engine, which: Which, sides: Sides) -> Iterator[Line]:
     later = aliased(Thumb)
     replaced = select(later.id).where(col(later.replaces_id) == col(Thumb.id)).exists()
     query = select(Thumb).where(Thumb.value != 0, ~replaced)
@@ -147,7 +158,7 @@ def _thumbed(database: Engine, simulated: bool, sides: Sides) -> Iterator[Line]:
             if prompt.split != "exam":
                 yield _judged(row, prompt, answer, row.value > 0)
 
-    yield from _lines(database, _settled(query, Thumb, simulated), Thumb, tell)
+    yield from _lines(database, _settled(query, Thumb, which), Thumb, tell)
 
 
 def _judged(row: Comparison | Thumb, prompt: Prompt, answer: Candidate, good: bool) -> Line:
@@ -163,7 +174,7 @@ def _judged(row: Comparison | Thumb, prompt: Prompt, answer: Candidate, good: bo
     }
 
 
-def _gold_answers(database: Engine, sides: Sides, passages: int) -> Iterator[Line]:
+def _gold_answers(database: Engine, sides: Sides, answers: AnswerSettings) -> Iterator[Line]:
     query = select(GoldAnswer).where(
         GoldAnswer.state == "accepted", GoldAnswer.purpose == "training"
     )
@@ -179,15 +190,15 @@ def _gold_answers(database: Engine, sides: Sides, passages: int) -> Iterator[Lin
     def tell(opened: Session, rows: list[GoldAnswer]) -> Iterator[Line]:
         for row in rows:
             if row.id in standing and sides.of(row.question) != "exam":
-                yield _gold_answer(opened, row, passages)
+                yield _gold_answer(opened, row, answers)
 
     yield from _lines(database, query, GoldAnswer, note)
     standing = {number for _age, number in newest.values()}
     yield from _lines(database, query, GoldAnswer, tell)
 
 
-def _gold_answer(opened: Session, row: GoldAnswer, passages: int) -> Line:
-    shown = tuple(retrieve(opened, row.question, passages))
+def _gold_answer(opened: Session, row: GoldAnswer, answers: AnswerSettings) -> Line:
+    shown = tuple(retrieve(opened, row.question, answers.passages, source_bar=answers.source_bar))
     item = Demonstration(Prompt(row.id, row.question, shown), row.answer)
     return {
         "prompt": messages(item.prompt),
@@ -199,11 +210,11 @@ def _gold_answer(opened: Session, row: GoldAnswer, passages: int) -> Line:
     }
 
 
-def _settled(query: Any, kind: Any, simulated: bool) -> Any:
-    if not simulated:
+def _settled(query: Any, kind: Any, which: Which) -> Any:
+    if not which.simulated:
         query = query.where(col(kind.simulated).is_(False))
-    young = col(kind.created_at) >= now() - UNDONE_WITHIN
-    return query.where(~young | col(kind.simulated).is_(True))
+    # Simulated people undo nothing.
+    return query.where((col(kind.created_at) < which.settled_before) | col(kind.simulated))
 
 
 def _lines(

@@ -123,6 +123,23 @@ def withdraw(
     log.info("verified_answer_withdrawn", verified=verified_id)
 
 
+def take_down(
+    session: Session, gold_answer_id: str, reason: str, person: Person
+) -> Sequence[VerifiedAnswer]:
+    """Show no longer what was made of a gold answer that this person took back; what was shown
+    until now."""
+    in_force = (
+        col(VerifiedAnswer.gold_answer_id) == gold_answer_id,
+        col(VerifiedAnswer.withdrawn_at).is_(None),
+    )
+    rows = session.exec(select(VerifiedAnswer).where(*in_force)).all()
+    session.execute(update(VerifiedAnswer).where(*in_force).values(withdrawn_at=now()))
+    for row in rows:
+        _decided(session, row.id, "withdrawn", person.name, reason, person)
+        log.info("verified_answer_withdrawn", verified=row.id)
+    return rows
+
+
 def confirm(session: Session, verified_id: str, by: str, person: Person | None = None) -> None:
     """Say that the answer still holds although a passage it rests on has changed."""
     row = _found(session, verified_id)

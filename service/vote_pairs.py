@@ -122,7 +122,7 @@ def waiting(opened: Session, limit: int) -> list[str]:
         select(VotePair.turn_id)
         .join(Turn, col(Turn.id) == col(VotePair.turn_id))
         .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
-        .where(VotePair.state == "waiting")
+        .where(VotePair.state == "waiting", col(Conversation.deleted_at).is_(None))
         .order_by(col(VotePair.created_at).desc())
     )
     return list(opened.exec(query.limit(limit)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 from sqlmodel import Session, col, select
 
+from rlhf_engine.errors import RunFolderError
 from rlhf_engine.records import Prompt, from_json
 from rlhf_engine.waiting import WaitingPair, read_spreads, write_waiting
 from service import vote_pairs
@@ -22,8 +23,13 @@ def leave_pairs(session: Session, run: Path, limit: int) -> None:
 
 
 def note_spreads(session: Session, run: Path) -> None:
-    """Bring what a finished run made of them into the queue's order."""
-    spreads = read_spreads(run)
+    """Bring what a finished run made of them into the queue's order, which stays as it is where
+    that cannot be read."""
+    try:
+        spreads = read_spreads(run)
+    except RunFolderError as error:
+        log.warning("waiting_pairs_not_read", run=run.name, error=str(error), next="the next run")
+        return
     if spreads is not None:
         vote_pairs.note_spreads(session, spreads)
         log.info("waiting_pairs_read", run=run.name, pairs=len(spreads))

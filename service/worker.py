@@ -52,7 +52,6 @@ def work(run_dir: Path) -> int:
         # Before the engine is loaded, which takes a while: a wrong signal is told at once.
         with closing(RunSignals(run_dir)) as given:
             rlhf_engine.train(run_dir, given.signals)
-        rlhf_engine.score_disagreement(run_dir)
     except rlhf_engine.Cancelled:
         log.info("run_cancelled", run=run_dir.name)
         return CANCELLED
@@ -65,6 +64,7 @@ def work(run_dir: Path) -> int:
         log.exception("run_failed", run=run_dir.name)
         _leave_error(run_dir, f"{type(error).__name__}: {error} (worker.log has the details)")
         return FAILED
+    _read_waiting_pairs(run_dir)
     return DONE
 
 
@@ -91,6 +91,21 @@ def die_with(parent: int) -> bool:
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent
+
+
+def _read_waiting_pairs(run_dir: Path) -> None:
+    """Score the pairs that wait for a vote; where that fails the queue keeps the order it has."""
+    try:
+        rlhf_engine.score_disagreement(run_dir)
+    # The run is done and its policy is worth keeping, whatever becomes of the queue's order.
+    except Exception as error:
+        log.warning(
+            "waiting_pairs_not_read",
+            run=run_dir.name,
+            error=f"{type(error).__name__}: {error}",
+            next="the voting queue keeps its order until the next run",
+            exc_info=not isinstance(error, rlhf_engine.EngineError | OSError),
+        )
 
 
 def _leave_error(run_dir: Path, text: str) -> None:

@@ -138,7 +138,8 @@ def export(
             kind,
             path,
             simulated=simulated,
-            passages=settings.answers.passages,
+            undo_s=settings.voting.undo_s,
+            answers=settings.answers,
             redact=redact,
         )
     with session(engine) as opened:

@@ -57,12 +57,11 @@ def invite(
     name: Annotated[str | None, typer.Option(help="Whom it is for.")] = None,
 ) -> None:
     """Make a one-time link with which somebody makes their account."""
-    from service.one_time_links import address
     from service.one_time_links import invite as make
 
     with _opened() as (settings, opened):
         token = make(opened, role, name, user())
-    say(f"Hand this link to them; it works once, for 7 days:\n{address(settings, token)}")
+    _hand_out(settings, token, "Hand this link to them; it works once, for 7 days:")
 
 
 @app.command("role")
@@ -100,8 +99,19 @@ def reset(person: Who) -> None:
     with _opened() as (settings, opened):
         member = accounts.find_by_name(opened, person)
         token = one_time_links.reset_password(opened, member, user())
-    link = one_time_links.address(settings, token)
-    say(f"Hand this link to {member.person.name}; it works once, for 24 hours:\n{link}")
+    shown = f"Hand this link to {member.person.name}; it works once, for 24 hours:"
+    _hand_out(settings, token, shown)
+
+
+def _hand_out(settings: Settings, token: str, what: str) -> None:
+    from service.one_time_links import address
+
+    say(f"{what}\n{address(settings, token)}")
+    if settings.port == 0 and settings.public_url is None:
+        warn(
+            "port is 0, so the server takes another at each start: write the one that heed serve "
+            "tells instead of :0 in the link, or set port or public_url"
+        )
 
 
 @contextmanager

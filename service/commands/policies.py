@@ -97,6 +97,7 @@ def candidate(
 ) -> None:
     """Set the candidate, which canary answers come from: the server loads it beside the live
     version."""
+    from service import audit
     from service.database import session
     from service.policies import aliased, clear_candidate, find_version, set_candidate
 
@@ -107,12 +108,14 @@ def candidate(
     with opened_database(settings) as engine, session(engine) as opened:
         if version is not None:
             found = set_candidate(opened, find_version(opened, version).id, user())
+            audit.record(opened, user(), "policy.candidate_set", f"policy:{found.id}")
             say(f"v{found.number} ({found.id}) is the candidate")
             return
         known = aliased(opened, "candidate")
         if known is None or not clear_candidate(opened, known.id, f"cleared by {user()}"):
             warn("there is no candidate")
             raise typer.Exit(NOTHING_TO_DO)
+        audit.record(opened, user(), "policy.candidate_cleared", f"policy:{known.id}")
         say(f"v{known.number} ({known.id}) is no longer the candidate")
 
 

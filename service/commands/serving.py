@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +33,7 @@ def serve(
     from service.web_server import SLOW_READERS_S, DrainingServer
 
     configure_logging(settings.log_format)
+    settings, bound = _with_port(settings)
     engine = open_database(settings.database)
     migrate(engine)
     link = _first_link(engine, settings)
@@ -51,7 +53,18 @@ def serve(
         timeout_graceful_shutdown=SLOW_READERS_S,
     )
     answering = app.state.parts.answering
-    DrainingServer(config, lambda: answering.drain(answers.drain_s), answers.drain_s).run()
+    server = DrainingServer(config, lambda: answering.drain(answers.drain_s), answers.drain_s)
+    server.run(None if bound is None else [bound])
+
+
+def _with_port(settings: Settings) -> tuple[Settings, socket.socket | None]:
+    """The settings with the port that is listened on, and its socket where the port is free to
+    choose (0): links must name the one that was chosen."""
+    if settings.port != 0:
+        return settings, None
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.create_server((settings.host, 0), family=family)
+    return settings.model_copy(update={"port": bound.getsockname()[1]}), bound
 
 
 def _first_link(engine: Engine, settings: Settings) -> str | None:

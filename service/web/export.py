@@ -43,7 +43,8 @@ def export(
         kind,
         form,
         simulated=simulated,
-        passages=parts.settings.answers.passages,
+        undo_s=parts.settings.voting.undo_s,
+        answers=parts.settings.answers,
         redact=open_redaction(parts.settings, parts.database),
     )
     with session(parts.database) as opened:

@@ -10,7 +10,7 @@ from litestar import delete, get, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlmodel import Session
 
-from service import feedback, vote_checks, voting
+from service import corrections, feedback, vote_checks, voting
 from service.database import session
 from service.effects import effects_of
 from service.errors import ConflictError
@@ -204,9 +204,9 @@ def change_correction(
 def withdraw_correction(
     person: GivenPerson, parts: GivenParts, correction_id: FromPath[str]
 ) -> Recorded:
-    """Take a corrected answer back, also one that was accepted."""
+    """Take a corrected answer back; one that was accepted is shown as verified no longer."""
     with session(parts.database) as opened:
-        return Recorded(feedback.withdraw_correction(opened, person, correction_id).id)
+        return Recorded(corrections.withdraw_correction(opened, person, correction_id).id)
 
 
 def _own_vote(opened: Session, person: Person, vote_id: str) -> Comparison | CheckVote:

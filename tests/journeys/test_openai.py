@@ -285,7 +285,7 @@ def test_each_key_is_a_visitor_of_their_own_and_none_is_stored(served: Served) -
     assert httpx.get(f"{served.url}/api/conversations", headers=cookie).status_code == 401
     header = {"authorization": f"Bearer {keys[0]}"}
     shown = httpx.get(f"{served.url}/api/conversations", headers=header).json()
-    assert [row["title"] for row in shown] == [QUESTION]
+    assert [row["title"] for row in shown["conversations"]] == [QUESTION]
 
 
 def say(opened: openai.OpenAI, **body: Any) -> dict[str, Any]:

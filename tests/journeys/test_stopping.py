@@ -56,6 +56,7 @@ def start(engine: Engine, tireless: Path, tmp_path: Path) -> Iterator[Start]:
                 "port": port,
                 "threads": 1,
                 "dtype": "float32",
+                "visitors": "employee",
                 "sync_schedule": "",
                 "cleanup_schedule": "",
                 "training__schedule": "",
@@ -95,6 +96,7 @@ def visitor_at() -> Iterator[Callable[[str], Visitor]]:
 
         def visit(url: str) -> Visitor:
             visitor = visitors.enter_context(Visitor(base_url=url, timeout=60))
+            visitor.headers["sec-fetch-site"] = "same-origin"
             visitor.get("/api/me").raise_for_status()
             return visitor
 

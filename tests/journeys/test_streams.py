@@ -214,6 +214,7 @@ def not_reading(served: Served, visitor: Visitor, body: str) -> Iterator[socket.
         slow.connect((host, int(port)))
         slow.sendall(
             f"POST /api/ask HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: {cookie}\r\n"
+            "Sec-Fetch-Site: same-origin\r\n"
             f"Content-Type: application/json\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )

@@ -152,6 +152,6 @@ def test_a_correction_is_a_proposed_gold_answer(
 
 def test_without_a_session_nothing_can_be_said(served: Served, stream: Stream) -> None:
     path = f"{served.url}/api/turns/{stream.turn['turn_id']}/comparison"
-    response = httpx.post(path, json={"choice": "A"})
+    response = httpx.post(path, json={"choice": "A"}, headers={"sec-fetch-site": "same-origin"})
     assert response.status_code == 401
     assert response.headers["content-type"] == "application/problem+json"

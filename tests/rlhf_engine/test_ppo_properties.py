@@ -160,8 +160,10 @@ def test_a_conservative_score_never_exceeds_the_mean_of_the_heads(
     heads, familiar = drawn(seed, k, b), torch.ones(b, dtype=torch.float64)
     found = ppo_math.conservative_score(heads, familiar, penalty, penalty)
     assert (found <= heads.mean(dim=0) + 1e-12).all()
-    further = ppo_math.conservative_score(heads, familiar + 1.5, penalty, penalty)
-    torch.testing.assert_close(further, found - 1.5 * penalty)
+    further = ppo_math.conservative_score(heads, familiar + 0.5, penalty, penalty)
+    torch.testing.assert_close(further, found - 0.5 * penalty)
+    furthest = ppo_math.conservative_score(heads, familiar + 9, penalty, penalty)
+    torch.testing.assert_close(furthest, found - penalty)  # no more than the whole of it
     same = ppo_math.conservative_score(heads[:1].expand(k, b), familiar, penalty, penalty)
     torch.testing.assert_close(same, heads[0])
     raised = ppo_math.conservative_score(heads + 2.5, familiar, penalty, penalty)

@@ -196,7 +196,7 @@ def test_the_kl_stop_puts_back_the_last_policy_below_the_limit(
         )
 
 
-STEERED = {"rollout_batches": 4, "kl_target": 0.01, "kl_horizon": 8.0, "rollout_size": 8}
+STEERED = {"rollout_batches": 4, "kl_target": 0.002, "kl_horizon": 8.0, "rollout_size": 8}
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo"])

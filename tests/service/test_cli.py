@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -12,12 +13,14 @@ import pytest
 import structlog
 from sqlmodel import select
 
+from service import audit
 from service.cli import main
 from service.commands.terminal import duration
 from service.database import migrate, open_database, session
 from service.policies import register_base, register_candidate
 from service.settings import load_settings
 from service.tables import GoldAnswer, TrainingRun
+from service.web_server import DrainingServer
 from service.wording import content_hash
 from tests.tiny import tiny_base
 
@@ -236,6 +239,34 @@ def test_the_candidate_is_set_and_cleared(heed: Heed, base: Path, tmp_path: Path
     assert (code, f"v1 ({first}) is the candidate\n" in out) == (0, True)
     assert "candidate" in next(line for line in heed("policies")[1].splitlines() if first in line)
     assert f"v1 ({first}) is no longer the candidate\n" in heed("candidate", "--clear")[1]
+    engine = open_database(load_settings().database)
+    with session(engine) as opened:
+        noted = [(row.entry.action, row.entry.target) for row in audit.entries(opened)]
+    engine.dispose()
+    # The newest first; what was refused is no deed.
+    assert noted == [
+        ("policy.candidate_cleared", f"policy:{first}"),
+        ("policy.candidate_set", f"policy:{first}"),
+    ]
+
+
+def test_links_name_the_port_that_was_chosen(heed: Heed, monkeypatch: pytest.MonkeyPatch) -> None:
+    listening: list[int] = []
+
+    def run(_server: DrainingServer, sockets: list[socket.socket]) -> None:
+        for bound in sockets:
+            listening.append(bound.getsockname()[1])
+            bound.close()
+
+    monkeypatch.setattr(DrainingServer, "run", run)
+    code, out, err = heed("serve", "--port", "0")
+    assert (code, len(listening)) == (0, 1), err
+    assert f"Heed serves http://127.0.0.1:{listening[0]} " in out
+    assert f"http://127.0.0.1:{listening[0]}/welcome#" in out
+    monkeypatch.setenv("HEED_PORT", "0")
+    _code, out, err = heed("people", "invite")
+    assert "http://127.0.0.1:0/welcome#" in out
+    assert "instead of :0" in err
 
 
 def test_an_answer_that_is_not_there_cannot_be_replayed(heed: Heed, base: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
-from sqlmodel import select
+from sqlmodel import select, update
+from structlog.testing import capture_logs
 
 from rlhf_engine import records
 from rlhf_engine.plan import RunPlan
@@ -19,6 +20,7 @@ from service.effects import Effect, effects_of, note_learnt
 from service.feedback import record_thumb
 from service.tables import (
     Comparison,
+    Conversation,
     GateReport,
     GoldAnswer,
     PolicyVersion,
@@ -26,6 +28,7 @@ from service.tables import (
     Thumb,
     TrainingRun,
     Turn,
+    now,
 )
 from service.vote_pairs import Pairing, keep
 from service.vote_spreads import leave_pairs, note_spreads
@@ -242,3 +245,26 @@ def test_waiting_pairs_are_left_for_a_run_and_its_spreads_order_the_queue(
         note_spreads(opened, tmp_path)
     with session(engine) as opened:
         assert opened.get_one(VotePair, waits.turn).certainty == -0.75
+
+
+def test_spreads_that_cannot_be_read_leave_the_queue_as_it_is(
+    engine: Engine, tmp_path: Path
+) -> None:
+    talk = make_talk(engine)
+    (tmp_path / "disagreement.jsonl").write_text('{"id": 1')
+    with session(engine) as opened, capture_logs() as said:
+        keep(opened, opened.get_one(Turn, talk.turn), talk.person.id, CHANCE)
+        note_spreads(opened, tmp_path)
+        assert opened.get_one(VotePair, talk.turn).certainty == 0
+    assert [row["log_level"] for row in said] == ["warning"]
+
+
+def test_pairs_of_a_deleted_conversation_are_left_for_no_run(
+    engine: Engine, tmp_path: Path
+) -> None:
+    talk = make_talk(engine)
+    with session(engine) as opened:
+        keep(opened, opened.get_one(Turn, talk.turn), talk.person.id, CHANCE)
+        opened.execute(update(Conversation).values(deleted_at=now()))
+        leave_pairs(opened, tmp_path, 10)
+    assert read_waiting(tmp_path) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from sqlalchemy import Engine
 from sqlmodel import col, update
 
 from plugins.contract import Complete, GoldPair
-from service import audit, export, training_export
+from rlhf_engine.records import Prompt
+from rlhf_engine.render import messages
+from service import audit, evidence, export, training_export
 from service.corrections import accept
 from service.database import session
 from service.errors import InvalidInputError
@@ -25,23 +27,20 @@ from service.feedback import (
     record_thumb,
     withdraw_thumb,
 )
+from service.settings import AnswerSettings
 from service.tables import Conversation, now
-from tests.service.conversations import BASE, make_talk
+from service.voting import UNDO_S, withdraw_vote
+from tests.service.conversations import BASE, Talk, make_talk
 from tests.service.sources import Shelf, store
 from tests.service.web_client import Caller, web_app
 
 
-def exported(engine: Engine, kind: str, path: Path) -> list[dict[str, Any]]:
-    count = export_feedback(engine, kind, path, simulated=True)
+def exported(engine: Engine, kind: str, path: Path, undo_s: float = 0) -> list[dict[str, Any]]:
+    """What is exported, simulated rows too; a vote cannot be undone as soon as it is given."""
+    count = export_feedback(engine, kind, path, simulated=True, undo_s=undo_s)
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == count
     return rows
-
-
-@pytest.fixture(autouse=True)
-def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A vote cannot be undone any more as soon as it is given."""
-    monkeypatch.setattr(training_export, "UNDONE_WITHIN", timedelta(0))
 
 
 def said(text: str) -> list[dict[str, str]]:
@@ -133,7 +132,7 @@ def test_simulated_rows_are_left_out_unless_asked_for(engine: Engine, tmp_path: 
 
 
 def test_what_was_taken_back_or_deleted_or_can_be_undone_is_left_out(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, tmp_path: Path
 ) -> None:
     taken_back, deleted, young = (make_talk(engine) for _ in range(3))
     with session(engine) as opened:
@@ -153,8 +152,7 @@ def test_what_was_taken_back_or_deleted_or_can_be_undone_is_left_out(
     with session(engine) as opened:
         record_comparison(opened, young.person, young.turn, "A")
     assert len(exported(engine, "preference", tmp_path / "out.jsonl")) == 1
-    monkeypatch.setattr(training_export, "UNDONE_WITHIN", timedelta(minutes=1))
-    assert exported(engine, "preference", tmp_path / "out.jsonl") == []
+    assert exported(engine, "preference", tmp_path / "out.jsonl", undo_s=60) == []
 
 
 @pytest.mark.parametrize("kind", ["preference", "unpaired", "prompt-completion"])
@@ -166,7 +164,7 @@ def test_parquet_holds_the_same_rows(
     give_feedback(engine)
     rows = exported(engine, kind, tmp_path / "out.jsonl")
     path = tmp_path / "out.parquet"
-    assert export_feedback(engine, kind, path, simulated=True) == len(rows) == 5
+    assert export_feedback(engine, kind, path, simulated=True, undo_s=0) == len(rows) == 5
     assert pq.read_table(path).to_pylist() == rows
 
 
@@ -179,8 +177,8 @@ def test_a_file_without_rows_is_whole(engine: Engine, tmp_path: Path) -> None:
 def test_reviewers_fetch_the_file_and_that_is_recorded(engine: Engine, tmp_path: Path) -> None:
     give_feedback(engine)
     path = tmp_path / "out.jsonl"
-    export_feedback(engine, "preference", path)
-    with web_app(engine, tmp_path) as app:
+    export_feedback(engine, "preference", path, undo_s=0)
+    with web_app(engine, tmp_path, voting={"undo_s": 0}) as app:
         caller = Caller(app)
         fetched = caller.get("/api/export/preference")
         assert fetched.content == path.read_bytes()
@@ -193,6 +191,108 @@ def test_reviewers_fetch_the_file_and_that_is_recorded(engine: Engine, tmp_path:
         assert len(audit.entries(opened, action="export.made")) == 2
     with web_app(engine, tmp_path, visitors="employee") as app:
         assert Caller(app).get("/api/export/preference").status_code == 403
+
+
+def test_votes_and_prompts_are_those_that_training_would_have(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled_before = give_every_kind_of_feedback(engine)
+    later = settled_before + timedelta(seconds=UNDO_S)
+    monkeypatch.setattr(training_export, "now", lambda: later)
+    answers = AnswerSettings(passages=3, source_bar=0.5)
+    rows = {
+        kind: _told_rows(engine, kind, tmp_path / f"{kind}.jsonl", answers) for kind in export.KINDS
+    }
+    with session(engine) as opened:
+        snapshot = evidence.freeze_snapshot(
+            opened,
+            tmp_path / "snapshot",
+            10,
+            answers.passages,
+            settled_before,
+            answers.source_bar,
+        )
+    judged = [item for item in snapshot.comparisons if item.prompt.split != "exam"]
+    assert {item.outcome for item in judged} == {"a", "b", "tie", "both_bad"}
+    won = {
+        "a": lambda item: (item.answer_a, item.answer_b),
+        "b": lambda item: (item.answer_b, item.answer_a),
+    }
+    assert rows["preference"] == sorted(
+        _line(item.prompt, *won[item.outcome](item)) for item in judged if item.outcome in won
+    )
+    bad = [item for item in judged if item.outcome == "both_bad"]
+    thumbs = [item for item in snapshot.thumbs if item.prompt.split != "exam"]
+    assert rows["unpaired"] == sorted(
+        [_line(item.prompt, text, False) for item in bad for text in (item.answer_a, item.answer_b)]
+        + [_line(item.prompt, item.answer, item.up) for item in thumbs]
+    )
+    lessons = [item for item in snapshot.demonstrations if item.prompt.split != "exam"]
+    assert rows["prompt-completion"] == sorted(_line(item.prompt, item.answer) for item in lessons)
+    assert [len(rows[kind]) for kind in export.KINDS] == [3, 5, 2]
+
+
+def _told_rows(engine: Engine, kind: str, path: Path, answers: AnswerSettings) -> list[str]:
+    """The exported rows as `_line` writes them."""
+    export_feedback(engine, kind, path, simulated=True, undo_s=UNDO_S, answers=answers)
+    columns = ("chosen", "rejected", "completion", "label")
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(text)
+        told = [row[column] for column in columns if column in row]
+        plain = [value[0]["content"] if isinstance(value, list) else value for value in told]
+        lines.append(json.dumps([row["prompt"], *plain], sort_keys=True))
+    return sorted(lines)
+
+
+def _line(prompt: Prompt, *said: Any) -> str:
+    return json.dumps([messages(prompt), *said], sort_keys=True)
+
+
+def give_every_kind_of_feedback(engine: Engine) -> datetime:
+    """Votes that count and votes that do not, each on a question of its own, and gold answers;
+    the moment before which all but two of the votes were given."""
+    talks = {
+        name: make_talk(engine, f"What is the rule of {name}?", (f"{name} is so.", "None."))
+        for name in ("first", "second", "tied", "bad", "skipped", "back", "gone", "exam", "young")
+    }
+    same = make_talk(engine, "What is the same?", ("Same.", "Same. "))
+    machine = make_talk(engine, "What does a machine say?", kind="simulated")
+    stopped = make_talk(engine, "What was stopped?", finish_reason="cancelled")
+    store(engine, "# First\nThe rule of first is to be early.", "# Rules\nOne rule of many more.")
+    Shelf().sync(
+        engine,
+        GoldPair("1", "What is the rule of first?", "To be early."),
+        GoldPair("2", "Is there a rule for cats?", "No."),
+        Complete(),
+    )
+    exam = GoldPair("1", "what is the rule of EXAM?", "25.")
+    Shelf().sync(engine, exam, Complete(), name="exam", purpose="evaluation")
+    with session(engine) as opened:
+
+        def vote(talk: Talk, choice: str) -> str:
+            return record_comparison(opened, talk.person, talk.turn, choice).id
+
+        chosen = zip(talks.items(), ("A", "A", "tie", "both_bad", "skip", *"ABB"), strict=False)
+        votes = {name: vote(talk, choice) for (name, talk), choice in chosen}
+        change = talks["second"]
+        record_comparison(opened, change.person, change.turn, "B", replaces=votes["second"])
+        withdraw_vote(opened, talks["back"].person, votes["back"])
+        vote(same, "A")
+        vote(machine, "A")
+        for name, value in (("first", 1), ("second", -1), ("gone", 1), ("exam", 1)):
+            record_thumb(opened, talks[name].person, talks[name].candidate_a, value)
+        record_thumb(opened, stopped.person, stopped.candidate_a, 1)
+        record_thumb(opened, machine.person, machine.candidate_b, -1)
+        back = record_thumb(opened, talks["back"].person, talks["back"].candidate_a, 1)
+        withdraw_thumb(opened, talks["back"].person, back.id)
+        gone = col(Conversation.person_id) == talks["gone"].person.id
+        opened.execute(update(Conversation).where(gone).values(deleted_at=now()))
+        cut = now()
+        young = talks["young"]
+        vote(young, "A")
+        record_thumb(opened, young.person, young.candidate_a, 1)
+    return cut
 
 
 def give_feedback(engine: Engine, count: int = 5) -> None:

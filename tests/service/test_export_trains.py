@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from trl import (
     SFTTrainer,
 )
 
-from service import training_export
 from service.database import migrate, open_database
 from service.export import export_feedback
 from tests.service.test_export import give_feedback
@@ -38,11 +36,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_export, "UNDONE_WITHIN", timedelta(0))
-        engine = open_database(f"sqlite:///{tmp_path_factory.mktemp('database')}/heed.db")
-        migrate(engine)
-        give_feedback(engine, 8)
+    engine = open_database(f"sqlite:///{tmp_path_factory.mktemp('database')}/heed.db")
+    migrate(engine)
+    give_feedback(engine, 8)
     return engine
 
 
@@ -83,16 +79,14 @@ def test_a_trainer_learns_from_the_file_unchanged(
     database: Engine,
     base: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     form: str,
     kind: str,
     trainer: Any,
     config: Any,
     made: Callable[[Path], Any],
 ) -> None:
-    monkeypatch.setattr(training_export, "UNDONE_WITHIN", timedelta(0))
     path = tmp_path / f"rows.{form}"
-    assert export_feedback(database, kind, path) == 8
+    assert export_feedback(database, kind, path, undo_s=0) == 8
     rows = load_dataset(
         FORMS[form], data_files=str(path), split="train", cache_dir=str(tmp_path / "cache")
     )

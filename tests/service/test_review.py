@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlmodel import col, select, update
 
 from service import review
+from service.corrections import proposed
 from service.database import session
 from service.errors import InvalidInputError
 from service.feedback import propose_correction, record_thumb
@@ -18,6 +19,7 @@ from service.keyset import place
 from service.notices import newest, tell
 from service.review_tables import Review
 from service.tables import Conversation, Person, Turn, now
+from service.unanswered import unanswered
 from tests.service.conversations import Talk, make_talk
 from tests.service.web_client import Caller, web_app
 
@@ -130,6 +132,34 @@ def test_what_is_simulated_deleted_taken_back_or_settled_does_not_wait(
     }
     for queue in ("corrections", "answers", "questions"):
         assert items(caller, queue) == []
+
+
+def test_nothing_of_a_deleted_conversation_is_told_or_decided_on(
+    engine: Engine, caller: Caller
+) -> None:
+    """Nor by a page that was open before, whose ids a reviewer still has."""
+    talk = make_talk(engine, "Who owns the secret roof?")
+    correction, thumb = propose(talk), report(talk)
+    leave_without_source(talk)
+    with session(engine) as opened:
+        [_topic] = unanswered(opened, 30).topics
+        opened.execute(update(Conversation).values(deleted_at=now()))
+    for queue in ("corrections", "answers", "questions", "verified"):
+        assert "roof" not in caller.get(f"/api/review/{queue}").text
+    body = {"question": "Who owns the secret roof?", "answer": RIGHT}
+    for path, sent in (
+        (f"corrections/{correction}/accept", body),
+        (f"corrections/{correction}/reject", {"reason": "why"}),
+        (f"answers/{thumb}/answer", body),
+        (f"answers/{thumb}/settle", {}),
+        (f"questions/{talk.turn}/answer", body),
+        (f"questions/{talk.turn}/settle", {}),
+    ):
+        response = caller.post(f"/api/review/{path}", sent)
+        assert (response.status_code, "roof" in response.text) == (404, False), path
+    with session(engine) as opened:
+        assert unanswered(opened, 30).topics == ()
+        assert proposed(opened) == []
 
 
 def test_a_correction_is_accepted_as_edited_and_then_verified(

@@ -15,12 +15,13 @@ from sqlmodel import select
 
 from plugins.contract import Complete, DataSource, GoldPair
 from plugins.hookspecs import hookimpl
-from service import leases, scheduler
+from service import leases, one_time_links, scheduler, sign_in_sessions
+from service.account_tables import Account, OneTimeLink, ProviderVisit, SignInSession
 from service.database import migrate, open_database, session
 from service.errors import SettingsError
 from service.plugin_host import PluginHost
 from service.settings import Settings, SourceSettings, TrainingSettings
-from service.tables import JobRun, SyncReport, TrainingRun
+from service.tables import JobRun, Person, SyncReport, TrainingRun, now
 from tests.service.conversations import make_talk
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -211,6 +212,44 @@ def test_clean_up_keeps_the_newest_row_of_each_job(engine: Engine, tmp_path: Pat
         ("cleanup", (NOON + timedelta(days=200)).replace(hour=3, minute=30)),
         ("sync", NOON + timedelta(minutes=15)),
     ]
+
+
+def test_clean_up_removes_sessions_and_links_that_are_over(engine: Engine, tmp_path: Path) -> None:
+    begun = now()
+    settings = settings_in(tmp_path, cleanup_schedule="30 3 * * *")
+    with session(engine) as opened:
+        person = Person(name="Ada")
+        opened.add(person)
+        opened.flush()
+        opened.add(Account(person_id=person.id, sign_in_name="ada"))
+        _row, left = sign_in_sessions.begin(opened, person, "password", "a test", settings)
+        old, _token = sign_in_sessions.begin(opened, person, "password", "a test", settings)
+        old.expires_at = begun + timedelta(days=1)
+        # The second voids the first; the invitation still works for a week.
+        one_time_links.first_account(opened)
+        one_time_links.first_account(opened)
+        invited = one_time_links.invite(opened, "employee", None, "root")
+        begin_visit = ProviderVisit(
+            state_hash="1",
+            browser_hash="2",
+            nonce="3",
+            verifier="4",
+            next_path="/",
+            expires_at=begun + timedelta(minutes=10),
+        )
+        opened.add(begin_visit)
+    clock = Clock(begun + timedelta(days=2))
+    assert scheduler_of(engine, settings, clock, "a").wake("cleanup")
+    with session(engine) as opened:
+        assert sign_in_sessions.signed_in(opened, left, settings) is not None
+        assert one_time_links.look(opened, invited).role == "employee"
+        for table in (SignInSession, OneTimeLink):
+            assert len(opened.exec(select(table)).all()) == 1
+        assert opened.exec(select(ProviderVisit)).all() == []
+    clock.forward(days=400)
+    assert scheduler_of(engine, settings, clock, "a").wake("cleanup")
+    with session(engine) as opened:
+        assert [*opened.exec(select(SignInSession)), *opened.exec(select(OneTimeLink))] == []
 
 
 def test_clean_up_removes_weights_of_old_promoted_runs_only(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from sqlmodel import col, select, update
 
 from plugins.contract import Complete, Document
 from service import verified
-from service.corrections import accept, reject
+from service.corrections import accept, reject, withdraw_correction
 from service.database import session
 from service.errors import ConflictError, InvalidInputError, NotFoundError
 from service.evidence import gather_demonstrations, read_sides
-from service.feedback import propose_correction, record_thumb
+from service.feedback import propose_correction, record_thumb, withdraw_thumb
 from service.notices import newest
+from service.review import verified_answers, write_answer
 from service.review_tables import Review
 from service.tables import Passage, Person, Turn
 from tests.service.conversations import Talk, make_talk
@@ -111,6 +112,59 @@ def test_a_withdrawn_answer_is_neither_shown_nor_trained_on(engine: Engine) -> N
         verified.confirm(opened, number, REVIEWER)
     with session(engine) as opened, pytest.raises(NotFoundError):
         verified.withdraw(opened, "nothing", REVIEWER, "why")
+
+
+def test_what_its_author_takes_back_is_shown_and_trained_on_no_longer(engine: Engine) -> None:
+    """Whether the reviewer accepted it as it was or edited it; and the reviewer reads why."""
+    reviewer = make_talk(engine, "Who reviews?").person
+    for edited in (None, "There are 28 days."):
+        talk = make_talk(engine)
+        number = propose(talk)
+        with session(engine) as opened:
+            row = accept(opened, number, REVIEWER, reviewer, answer=edited)
+        assert shown(engine) == (edited or RIGHT)
+        with session(engine) as opened:
+            assert withdraw_correction(opened, talk.person, number).state == "withdrawn"
+            withdraw_correction(opened, talk.person, number)
+        assert shown(engine) is None
+        with session(engine) as opened:
+            assert gather_demonstrations(opened, read_sides(opened, 1), passages=0) == []
+            assert verified_answers(opened, None).items == []
+            verified.note_shown(opened, talk.turn, row.id)
+            assert verified.shown_in(opened, [talk.turn])[talk.turn].withdrawn_at is not None
+            [decision] = opened.exec(select(Review).where(Review.target_id == row.id)).all()
+            assert (decision.kind, decision.decision, decision.reason) == (
+                "verified",
+                "withdrawn",
+                "Whoever proposed this answer took it back.",
+            )
+    with session(engine) as opened:
+        told = newest(opened, reviewer.id, 10)
+    assert len(told) == 2
+    assert all("took it back" in notice.text and QUESTION in notice.text for notice in told)
+
+
+def test_what_was_taken_back_cannot_be_accepted(engine: Engine) -> None:
+    talk = make_talk(engine)
+    number = propose(talk)
+    with session(engine) as opened:
+        withdraw_correction(opened, talk.person, number)
+    with session(engine) as opened, pytest.raises(ConflictError, match="taken back"):
+        accept(opened, number, REVIEWER)
+    assert shown(engine) is None
+
+
+def test_what_a_reviewer_wrote_stays_when_the_report_is_taken_back(engine: Engine) -> None:
+    talk, reviewer = make_talk(engine), make_talk(engine, "Who reviews?").person
+    with session(engine) as opened:
+        down = record_thumb(opened, talk.person, talk.candidate_a, -1)
+        row = write_answer(opened, "answer", down.id, reviewer, QUESTION, RIGHT)
+        withdraw_thumb(opened, talk.person, down.id)
+    assert shown(engine) == RIGHT
+    with session(engine) as opened:
+        withdraw_correction(opened, reviewer, row.gold_answer_id)
+        assert newest(opened, reviewer.id, 10) == []
+    assert shown(engine) is None
 
 
 def test_an_answer_is_not_shown_once_its_passage_says_otherwise(engine: Engine) -> None:

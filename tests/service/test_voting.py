@@ -15,6 +15,7 @@ from sqlmodel import Session, select
 from rlhf_engine.snapshot import Snapshot
 from service import asked_turn
 from service.ballots import Ballot
+from service.corrections import withdraw_correction
 from service.database import session
 from service.errors import ConflictError, InvalidInputError, NotFoundError
 from service.evidence import count_comparisons, freeze_snapshot
@@ -23,7 +24,6 @@ from service.feedback import (
     current_thumbs,
     propose_correction,
     record_thumb,
-    withdraw_correction,
     withdraw_thumb,
 )
 from service.serving import Lease
