@@ -16,6 +16,7 @@ import pytest
 
 from plugins.contract import Complete, Document
 from rlhf_engine import Prompt, SignalInput
+from rlhf_engine.signals import read_signal
 from service import run_signals
 from service.errors import PluginFailure, SourceBusyError
 from service.plugin_host import PluginHost
@@ -202,7 +203,7 @@ def test_a_run_goes_on_with_a_signal_that_fails_and_tells_of_it(
     write_signals(tmp_path, settings_in(tmp_path))
     given = RunSignals(tmp_path)
     good, bad = given.signals
-    assert [bad.read_batch(answers(2)) for _ in range(4)] == [[None, None]] * 4
+    assert [read_signal(bad, answers(2)) for _ in range(4)] == [[None, None]] * 4
     assert good.read_batch(answers(2)) == [1.0, 1.0]
     given.close()
     calls = [(call.plugin, call.error, call.its_fault) for call in take_calls(tmp_path)]
