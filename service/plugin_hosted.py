@@ -193,6 +193,7 @@ class HostedSignal:
         given = {"answers": [_plain_answer(one) for one in batch]}
         readings = self._hosted.call("read", "read(answer)", given)
         if not _fits(readings, len(batch)):
+            self.close()
             raise PluginFailure(f"plugin {self.plugin} sent no readings for {len(batch)} answers")
         return list(readings)
 
@@ -236,6 +237,7 @@ class HostedRedactor:
         redacted = self._hosted.call("redact", "redact(text)", {"texts": list(texts)})
         fits = isinstance(redacted, list) and len(redacted) == len(texts)
         if not fits or not all(isinstance(text, str) for text in redacted):
+            self.close()
             raise PluginFailure(f"plugin {self._hosted.plugin} sent no redacted texts")
         return list(redacted)
 
@@ -262,6 +264,7 @@ class HostedReranker:
         told = "rerank(question, passages)"
         scores = self._hosted.call("rerank", told, given, self._limit_s)
         if not isinstance(scores, list) or len(scores) != len(passages):
+            self.close()
             raise PluginFailure(f"plugin {self._hosted.plugin} sent no scores")
         return [float(score) for score in scores]
 

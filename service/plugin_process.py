@@ -31,6 +31,7 @@ from service.plugin_limits import PluginLimits
 LONGEST_LINE = 100_000_000
 """Bytes of one message; the largest document that is kept has 5 million characters."""
 _PRINTED_KEPT = 2_000
+_NO_MESSAGE = "sent what is no message; its process was ended"
 _END_WAIT_S = 5.0
 
 
@@ -52,7 +53,10 @@ class PluginProcess:
         fails or takes too long."""
         with self._lock, self._guarded():
             self._running = self._running or _Running.start(self._limits.memory_mb)
-            return [_class(data) for data in self._open(target)]
+            try:
+                return [_class(data) for data in self._open(target)]
+            except (KeyError, TypeError) as error:
+                raise _GoneError(_NO_MESSAGE) from error
 
     def make(self, hook: str, name: str, options: Mapping[str, Any]) -> None:
         """Make one of the plugin's classes; calls then go to that."""
@@ -77,6 +81,8 @@ class PluginProcess:
                 self._ready()
                 self._send({"do": "items", "cursor": dict(cursor)}, limit_s)
                 while (item := self._hear(limit_s).get("item")) is not None:
+                    if not isinstance(item, dict) or "kind" not in item:
+                        raise _GoneError(_NO_MESSAGE)
                     yield item
                     if item["kind"] == "checkpoint":
                         self._send({"do": "go on"}, limit_s)
@@ -120,6 +126,8 @@ class PluginProcess:
         fault = message.get("fault")
         if fault is None:
             return message
+        if not isinstance(fault, dict) or set(fault) != {"told", "kind", "seconds"}:
+            raise _GoneError(_NO_MESSAGE)
         told = str(fault["told"])
         if fault["kind"] == "memory":
             self.close()
@@ -137,6 +145,10 @@ class PluginProcess:
             peak, told = self._end_of(error)
             self.peak_mb = max(self.peak_mb, peak)
             raise Fault(told) from error
+        except BaseException:
+            # Interrupted in between: the next answer would be that to an earlier question.
+            self.close()
+            raise
 
     def _end_of(self, error: _GoneError) -> tuple[int, str]:
         running, self._running = self._running, None
@@ -264,7 +276,7 @@ def _message(line: bytes) -> dict[str, Any]:
         message = json.loads(line)
         message["peak_mb"] = int(message["peak_mb"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _GoneError("sent what is no message; its process was ended") from error
+        raise _GoneError(_NO_MESSAGE) from error
     return dict(message)
 
 

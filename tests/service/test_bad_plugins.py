@@ -76,6 +76,13 @@ BAD: dict[str, tuple[str, str | None]] = {
         None,
     ),
     "mutate": ("\n    builtins.len = json.loads = None\n    os.chdir('/')\n    return 0.5", ""),
+    "write into our pipes": (
+        "\n    for number in range(3, 30):"
+        "\n        try: os.write(number, b'{}' + bytes([10]))"
+        "\n        except OSError: pass"
+        "\n    return 0.5",
+        "sent what is no message; its process was ended",
+    ),
     "wrong type": ("return object()", "a object"),
     "bad unicode": ("raise ValueError('\\ud800\\0')", "ValueError: ?"),
     "recursion": ("return misbehave(self)", "RecursionError"),
