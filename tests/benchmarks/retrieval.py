@@ -1,0 +1,201 @@
+"""How often is the section that answers a question among the first 1, 5 and 10 found?
+
+Beside plain BM25 over the whole sections stands what the service finds: the sections are
+documents in its database, cut and indexed as by a sync. A section counts as found where the
+first of its passages is. `--embeddings FOLDER` adds the rows of a sentence-embedding model
+(safetensors; mean of the last states, as MiniLM's), alone and fused with the full text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from sqlmodel import Session, insert
+
+from service.database import migrate, open_database, session
+from service.passages import cut
+from service.retrieval import retrieve
+from service.tables import DataSource, Document, Passage
+from tests.benchmarks.retrieval_corpora import Corpus, Section, feedback_qa, handbook
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+DEPTHS = (1, 5, 10)
+DEEP = 60
+"""Passages looked at for the first ten sections: a section has several."""
+RANK_DAMPING = 60
+"""Of reciprocal rank fusion; 60 is its authors' (Cormack, Clarke and Buettcher 2009)."""
+
+Find = Callable[[str], Iterable[str]]
+"""From a question to the ids of sections, the best first, each maybe more than once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Shares of questions whose section was among the first 1, 5, 10; milliseconds."""
+
+    name: str
+    recall: dict[int, float]
+    query_ms: float
+    index_ms: float | None = None
+    """For 1,000 passages."""
+
+
+class Bm25:
+    """Plain BM25 over whole sections (k1 1.2, b 0.75; title, heading and text as one)."""
+
+    def __init__(self, sections: Sequence[Section]) -> None:
+        self._ids = [section.id for section in sections]
+        words = [_words(f"{one.title} {one.heading} {one.text}") for one in sections]
+        mean = sum(map(len, words)) / len(words)
+        self._postings: dict[str, list[tuple[int, float]]] = {}
+        for at, found in enumerate(words):
+            norm = 1.2 * (0.25 + 0.75 * len(found) / mean)
+            for word, count in Counter(found).items():
+                weight = count * 2.2 / (count + norm)
+                self._postings.setdefault(word, []).append((at, weight))
+
+    def find(self, question: str) -> list[str]:
+        """The ids of the sections that share a word with the question."""
+        scores: dict[int, float] = defaultdict(float)
+        for word in set(_words(question)):
+            held = self._postings.get(word, [])
+            rarity = math.log(1 + (len(self._ids) - len(held) + 0.5) / (len(held) + 0.5))
+            for at, weight in held:
+                scores[at] += rarity * weight
+        best = sorted(scores, key=lambda at: -scores[at])
+        return [self._ids[at] for at in best[:DEEP]]
+
+
+def store(opened: Session, sections: Sequence[Section]) -> dict[str, str]:
+    """Write the sections as documents; the section of each passage's id."""
+    source = DataSource(name="benchmark", plugin="benchmark")
+    opened.add(source)
+    opened.flush()
+    documents, passages = [], []
+    for number, one in enumerate(sections):
+        text = f"# {one.heading}\n{one.text}" if one.heading else one.text
+        row = Document(
+            source_id=source.id, external_id=one.id, title=one.title, text=text,
+            readers=["everyone"], content_hash=str(number),
+        )  # fmt: skip
+        documents.append(row.model_dump())
+        for position, (heading, body) in enumerate(cut(text, one.title)):
+            passages.append(
+                Passage(document_id=row.id, position=position, heading=heading, text=body)
+            )
+    opened.connection().execute(insert(Document), documents)
+    opened.connection().execute(insert(Passage), [row.model_dump() for row in passages])
+    of_document = {row["id"]: row["external_id"] for row in documents}
+    return {row.id: of_document[row.document_id] for row in passages}
+
+
+def measure(name: str, corpus: Corpus, find: Find, index_ms: float | None = None) -> Measured:
+    """Ask all questions of the corpus."""
+    hits = dict.fromkeys(DEPTHS, 0)
+    began = time.perf_counter()
+    for question, gold in corpus.questions:
+        first = list(dict.fromkeys(find(question)))[: max(DEPTHS)]
+        for depth in DEPTHS:
+            hits[depth] += gold in first[:depth]
+    spent_ms = (time.perf_counter() - began) * 1000
+    count = len(corpus.questions)
+    return Measured(name, {k: hits[k] / count for k in DEPTHS}, spent_ms / count, index_ms)
+
+
+def measured(corpus: Corpus, folder: Path, model: Path | None) -> list[Measured]:
+    """All rows of one corpus."""
+    rows = [measure("plain BM25", corpus, Bm25(corpus.sections).find)]
+    engine = open_database(f"sqlite:///{folder / corpus.name}.db")
+    migrate(engine)
+    began = time.perf_counter()
+    with session(engine) as opened:
+        section_of = store(opened, corpus.sections)
+    indexing_ms = (time.perf_counter() - began) * 1000 / len(section_of) * 1000
+    with session(engine) as opened:
+
+        def full_text(question: str) -> list[str]:
+            return [section_of[found.id] for found in retrieve(opened, question, DEEP)]
+
+        rows.append(measure("full text", corpus, full_text, indexing_ms))
+        if model is not None:
+            rows += _with_vectors(opened, corpus, section_of, model, full_text)
+    engine.dispose()
+    return rows
+
+
+def _with_vectors(
+    opened: Session, corpus: Corpus, section_of: dict[str, str], model: Path, full_text: Find
+) -> list[Measured]:
+    from tests.benchmarks.retrieval_vectors import Vectors
+
+    began = time.perf_counter()
+    vectors = Vectors(opened, list(section_of), model)
+    index_ms = (time.perf_counter() - began) * 1000 / len(section_of) * 1000
+
+    def alone(question: str) -> list[str]:
+        return [section_of[number] for number in vectors.nearest(question, DEEP)]
+
+    def both(question: str) -> list[str]:
+        return fused(list(dict.fromkeys(found)) for found in (full_text(question), alone(question)))
+
+    return [
+        measure("embeddings", corpus, alone, index_ms),
+        measure("full text and embeddings", corpus, both, index_ms),
+    ]
+
+
+def fused(rankings: Iterable[Sequence[str]]) -> list[str]:
+    """One ranking of several, by the sum of 1 / (60 + rank)."""
+    scores: dict[str, float] = defaultdict(float)
+    for ranking in rankings:
+        for rank, number in enumerate(ranking, start=1):
+            scores[number] += 1 / (RANK_DAMPING + rank)
+    return sorted(scores, key=lambda number: -scores[number])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print one table a corpus."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--embeddings", type=Path, help="folder of a sentence-embedding model")
+    given = parser.parse_args(arguments)
+    corpora = [
+        handbook(given.data / "handbook-18f"),
+        feedback_qa(given.data / "feedbackqa" / "retrieval-uk"),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for corpus in corpora:
+            show(corpus, measured(corpus, Path(folder), given.embeddings))
+    return 0
+
+
+def show(corpus: Corpus, rows: Sequence[Measured]) -> None:
+    """Print the table of one corpus."""
+    told = f"{corpus.name}: {len(corpus.questions)} questions, {len(corpus.sections)} sections"
+    table = Table(title=told)
+    for heading in ("", *(f"recall@{k}" for k in DEPTHS), "ms a query", "s / 1,000 passages"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row in rows:
+        spent = "" if row.index_ms is None else f"{row.index_ms / 1000:.2f}"
+        shares = [f"{row.recall[k]:.3f}" for k in DEPTHS]
+        table.add_row(row.name, *shares, f"{row.query_ms:.1f}", spent)
+    Console().print(table)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The benchmark of retrieval, on a handbook of two pages, with figures worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.retrieval import fused, measured, show
+from tests.benchmarks.retrieval_corpora import Corpus, feedback_qa, handbook
+
+LEAVE = """---
+title: Leave
+---
+About leave.
+
+## How many days of leave do I get?
+
+You get 25 days.
+
+## Sick leave
+
+Call your lead. Parental leave is elsewhere.
+"""
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "leave.md").write_text(LEAVE)
+    (docs / "pay.md").write_text("---\ntitle: Pay\n---\n## Days\n\nPay comes on the last day.\n")
+    row = {
+        "id": "q", "question": "How many days of leave do I get?", "doc": "docs/leave.md",
+        "page_title": "Leave",
+    }  # fmt: skip
+    (tmp_path / "faq.jsonl").write_text(json.dumps(row))
+    return handbook(tmp_path)
+
+
+def test_a_question_is_no_heading_of_its_section(corpus: Corpus) -> None:
+    assert corpus.questions == (("How many days of leave do I get?", "docs/leave.md#1"),)
+    [asked] = [one for one in corpus.sections if one.id == "docs/leave.md#1"]
+    assert (asked.title, asked.heading, asked.text.strip()) == ("Leave", "", "You get 25 days.")
+    assert [one.heading for one in corpus.sections] == ["", "", "Sick leave", "Days"]
+
+
+def test_each_way_of_finding_has_a_row(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = measured(corpus, tmp_path, None)
+    assert [row.name for row in rows] == ["plain BM25", "full text"]
+    assert all(row.recall[1] == 1 for row in rows)
+    show(corpus, rows)
+    assert "1 questions, 4 sections" in capsys.readouterr().out
+
+
+def test_the_other_form_of_questions_is_read(tmp_path: Path) -> None:
+    passage = {"passage_id": "p", "page_title": "T", "section_headers": ["A", "B"], "text": "x"}
+    (tmp_path / "passages.jsonl").write_text(json.dumps(passage))
+    (tmp_path / "questions.jsonl").write_text(
+        json.dumps({"question": "Why?", "gold_passage_id": "p"})
+    )
+    found = feedback_qa(tmp_path)
+    assert found.sections[0].heading == "A B"
+    assert found.questions == (("Why?", "p"),)
+
+
+def test_rankings_are_fused_by_reciprocal_ranks() -> None:
+    # b: 1/62 + 1/61; a: 1/61 + 1/63; c: 1/62; by hand b > a > c.
+    assert fused([["a", "b"], ["b", "c", "a"]]) == ["b", "a", "c"]
