@@ -43,6 +43,15 @@ class Account(SQLModel, table=True):
     created_at: datetime = _moment()
 
 
+class PersonGroup(SQLModel, table=True):
+    """That a person belongs to a group and reads its documents; `name` as groups.py compares it."""
+
+    __tablename__ = "person_group"
+
+    person_id: str = Field(foreign_key="person.id", primary_key=True)
+    name: str = Field(primary_key=True, index=True)
+
+
 class SignInSession(SQLModel, table=True):
     """Somebody signed in with one browser. `method` is "password", "provider", "link" or
     "visit"; `browser` what the browser said it is, for the list on the account page."""

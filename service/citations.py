@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, select
 
 from service.errors import NotFoundError
-from service.retrieval import EVERYBODY
-from service.tables import Document, Passage
+from service.groups import EVERYBODY
+from service.tables import Candidate, Document, GoldAnswer, Passage, Turn
 from service.turn_events import ShownPassage
 
 AROUND = 12
@@ -113,6 +114,37 @@ def web_address(url: str | None) -> str | None:
         return url if url and urlsplit(url).scheme in ("http", "https") else None
     except ValueError:
         return None
+
+
+def restricted_passages(opened: Session, prompts: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The ids of those passages in these prompts (rows of Prompt) that not everybody may read."""
+    numbers = {row["id"] for prompt in prompts for row in prompt.get("passages", ())}
+    return frozenset(
+        passage.id
+        for passage, document in _documents(opened, sorted(numbers))
+        if set(EVERYBODY).isdisjoint(document.readers)
+    )
+
+
+def open_turns(opened: Session, turns: Mapping[str, Turn]) -> dict[str, Turn]:
+    """Those of the turns, by id, that were answered from what everybody may read, then and now.
+
+    A passage that is gone was what its turn's `restricted` says.
+    """
+    kept = {number: turn for number, turn in turns.items() if not turn.restricted}
+    closed = restricted_passages(opened, [turn.prompt for turn in kept.values()])
+    return {
+        number: turn
+        for number, turn in kept.items()
+        if closed.isdisjoint(row["id"] for row in turn.prompt.get("passages", ()))
+    }
+
+
+def for_everybody() -> ColumnElement[bool]:
+    """A condition on gold answers: none that corrects an answer from what only some may read."""
+    closed = select(Candidate.id).join(Turn).where(col(Turn.restricted))
+    asked = col(GoldAnswer.candidate_id)
+    return asked.is_(None) | asked.not_in(closed)
 
 
 def _documents(opened: Session, numbers: Sequence[str]) -> Iterable[tuple[Passage, Document]]:

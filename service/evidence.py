@@ -20,6 +20,7 @@ from sqlmodel import Session, col, func, select
 from rlhf_engine import records
 from rlhf_engine.snapshot import Snapshot, freeze, is_held_out, normalised
 from service.ballots import TRAINED_CHOICES
+from service.citations import for_everybody, open_turns
 from service.feedback import current_comparisons, current_thumbs
 from service.redaction import Redact, redacted_records
 from service.reranking import Reranking, best_passages
@@ -200,7 +201,9 @@ def stored_prompt(turn: Turn, sides: Sides) -> records.Prompt:
 
 
 def _gold(session: Session, purpose: str) -> Sequence[GoldAnswer]:
-    query = select(GoldAnswer).where(GoldAnswer.state == "accepted", GoldAnswer.purpose == purpose)
+    query = select(GoldAnswer).where(
+        GoldAnswer.state == "accepted", GoldAnswer.purpose == purpose, for_everybody()
+    )
     return session.exec(query.order_by(col(GoldAnswer.created_at), col(GoldAnswer.id))).all()
 
 
@@ -281,8 +284,9 @@ def _distinct_questions(prompts: Iterable[records.Prompt]) -> list[records.Promp
 
 
 def _kept_turns(session: Session, numbers: Sequence[str]) -> dict[str, Turn]:
-    """These turns without those of deleted conversations."""
-    turns = _by_id(session, Turn, numbers)
+    """These turns without those of deleted conversations, and those that not everybody may
+    read: what a policy learned, it may tell anybody."""
+    turns = open_turns(session, _by_id(session, Turn, numbers))
     deleted: set[str] = set()
     for start in range(0, len(numbers), CHUNK):
         query = (

@@ -15,8 +15,9 @@ from sqlalchemy import delete, update
 from sqlmodel import Session, SQLModel, col, func, select
 
 from service import audit, conversations, sign_in_sessions
-from service.account_tables import Account, ApiKey, OneTimeLink
+from service.account_tables import Account, ApiKey, OneTimeLink, PersonGroup
 from service.accounts import Actor, guard_last_admin
+from service.groups import groups_of
 from service.review_tables import Review
 from service.tables import (
     Candidate,
@@ -48,6 +49,7 @@ def export_of(session: Session, person: Person) -> dict[str, Any]:
         "person": _shown([person])[0],
         "account": _shown([account])[0] if account else None,
         "keys": _of(session, person, ApiKey),
+        "groups": groups_of(session, [person.id])[person.id],
         "conversations": _shown(kept),
         "turns": [{**row, "prompt": None} for row in _shown(turns)],
         "answers": _shown(answers),
@@ -62,7 +64,7 @@ def erase(session: Session, person: Person, by: Actor) -> None:
     guard_last_admin(session, person.id)
     _take_names(session, person)
     sign_in_sessions.end_all(session, person.id)
-    for table in (ApiKey, OneTimeLink, Account):
+    for table in (ApiKey, OneTimeLink, PersonGroup, Account):
         session.execute(delete(table).where(col(table.person_id) == person.id))
     open_talks = select(Conversation).where(
         Conversation.person_id == person.id, col(Conversation.deleted_at).is_(None)

@@ -17,6 +17,7 @@ from sqlmodel import Session
 from plugins import contract
 from rlhf_engine.records import PromptPassage
 from service.errors import HeedError
+from service.groups import EVERYBODY
 from service.plugin_hosted import HostedReranker
 from service.plugin_state import open_host
 from service.retrieval import retrieve
@@ -112,9 +113,11 @@ def best_passages(
     limit: int,
     source_bar: float = 0.0,
     reranking: Reranking | None = None,
+    readers: Sequence[str] = EVERYBODY,
 ) -> list[PromptPassage]:
-    """At most `limit` passages to answer from, the best first; see retrieval.py."""
+    """At most `limit` passages to answer from, the best first, of what these may read; see
+    retrieval.py."""
     if not reranking:
-        return retrieve(opened, question, limit, source_bar=source_bar)
-    found = retrieve(opened, question, limit * WIDER, source_bar=source_bar)
+        return retrieve(opened, question, limit, readers, source_bar)
+    found = retrieve(opened, question, limit * WIDER, readers, source_bar)
     return reranking.ordered(question, found)[:limit]

@@ -16,6 +16,7 @@ from sqlalchemy import bindparam, text
 from sqlmodel import Session
 
 from rlhf_engine.records import PromptPassage
+from service.groups import EVERYBODY
 
 LONGEST_QUESTION = 4_000
 """Characters of a question that are searched for; the rest is left out."""
@@ -24,9 +25,6 @@ MOST_WORDS = 40
 """Distinct words of a question that are searched for."""
 
 LONGEST_TITLE = 100
-
-EVERYBODY = ("everyone",)
-"""The groups that every person belongs to; so far there are no others."""
 
 # The "s" of "what's" would be searched for as a word, and a rare one.
 _CONTRACTION = re.compile(r"(?<=\w)(?:n['’]t|['’](?:s|m|d|re|ve|ll))\b")

@@ -151,8 +151,11 @@ def _has_allowed_email(oidc: OidcSettings, claims: Claims) -> bool:
 
 
 def _email(claims: Claims) -> str | None:
+    """The e-mail address, unless the provider says that it may be another person's: documents
+    can be for the holder of one."""
     email = claims.get("email")
-    return email if isinstance(email, str) and len(email) <= 254 else None
+    usable = isinstance(email, str) and len(email) <= 254
+    return email if usable and claims.get("email_verified") is not False else None
 
 
 def _find(session: Session, issuer: str, subject: str) -> tuple[Person, Account] | None:

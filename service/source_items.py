@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from plugins import contract
 from service.errors import InvalidInputError, PluginFailure
+from service.groups import reader
 from service.wording import readable
 
 LONGEST_ID = 1_000
@@ -139,7 +140,7 @@ def _readers(value: object) -> tuple[str, ...]:
         raise InvalidInputError(
             "readers must name at least one group that may read it, such as 'everyone'"
         )
-    return tuple(sorted({_text("readers", group, LONGEST_NAME) for group in value}))
+    return tuple(sorted({reader(_text("readers", group, LONGEST_NAME)) for group in value}))
 
 
 def _checked_cursor(cursor: object) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlmodel import Session, col, func, select
 import rlhf_engine
 from rlhf_engine.records import to_json
 from service.asked_turn import AskOptions
-from service.citations import cited
+from service.citations import cited, restricted_passages
 from service.conversations import (
     LONGEST_TITLE,
     history,
@@ -20,6 +21,7 @@ from service.conversations import (
     place_turn,
 )
 from service.database import session
+from service.groups import readers_of
 from service.reranking import Reranking, best_passages
 from service.settings import AnswerSettings
 from service.tables import Candidate, Conversation, Person, PolicyVersion, Turn, now
@@ -71,10 +73,11 @@ def prepare(
             parent_id = place_turn(opened, conversation, options.after, options.instead_of)
             if options.history is None:
                 earlier = history(opened, parent_id, limits.history_turns)
+        readers = readers_of(opened, person)
         passages = best_passages(
-            opened, turn.question, limits.passages, limits.source_bar, reranking
+            opened, turn.question, limits.passages, limits.source_bar, reranking, readers
         )
-        verified = _verified(opened, person, turn.question, follows=parent_id is not None)
+        verified = _verified(opened, readers, turn.question, follows=parent_id is not None)
         prompt = rlhf_engine.Prompt(
             turn.id,
             turn.question,
@@ -83,7 +86,8 @@ def prepare(
             instructions=options.instructions.strip(),
         )
         rendered = to_json(prompt)
-        shown = cited(opened, {turn.id: rendered.get("passages", ())})[turn.id]
+        shown = cited(opened, {turn.id: rendered.get("passages", ())}, readers)[turn.id]
+        turn.restricted = _is_restricted(opened, rendered, parent_id)
     return Prepared(rendered, shown, verified, parent_id)
 
 
@@ -150,7 +154,8 @@ def told_again(database: Engine, person_id: str, turn_id: str, undo_s: float) ->
             AnswerEnded(row.side, row.id, row.text, row.finish_reason, None if blind else number)
             for row, number in rows
         ]
-        started = _started(opened, turn, ends)
+        readers = readers_of(opened, opened.get_one(Person, person_id))
+        started = _started(opened, turn, ends, readers)
     if not ends or (turn.compared and len(ends) == 1):
         detail = "The answer was not finished. Please ask again."
         return [started, *ends, TurnFailed(turn_id, detail)]
@@ -167,21 +172,28 @@ def shown_verified(opened: Session, turn_ids: list[str]) -> dict[str, ShownVerif
     }
 
 
+def _is_restricted(opened: Session, prompt: Mapping[str, Any], parent_id: str | None) -> bool:
+    before = opened.get(Turn, parent_id) if parent_id else None
+    return (before is not None and before.restricted) or bool(restricted_passages(opened, [prompt]))
+
+
 def _verified(
-    opened: Session, person: Person, question: str, *, follows: bool
+    opened: Session, readers: Sequence[str], question: str, *, follows: bool
 ) -> ShownVerified | None:
-    row = answer_for(opened, person, question, follows=follows)
+    row = answer_for(opened, question, follows=follows, reader_groups=readers)
     return ShownVerified(row.id, row.answer, row.by, row.created_at) if row else None
 
 
-def _started(opened: Session, turn: Turn, ends: list[AnswerEnded]) -> TurnStarted:
+def _started(
+    opened: Session, turn: Turn, ends: list[AnswerEnded], readers: Sequence[str]
+) -> TurnStarted:
     passages = turn.prompt.get("passages", ())
     return TurnStarted(
         turn_id=turn.id,
         conversation_id=turn.conversation_id,
         sides=tuple(end.side for end in ends),
         version=ends[0].version if ends else None,
-        passages=cited(opened, {turn.id: passages})[turn.id],
+        passages=cited(opened, {turn.id: passages}, readers)[turn.id],
         no_source=not passages,
         verified=shown_verified(opened, [turn.id]).get(turn.id),
         parent_id=turn.parent_id,

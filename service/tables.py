@@ -112,7 +112,8 @@ class Turn(SQLModel, table=True):
     question, passages with their texts, earlier exchanges. `compared` says that two were asked.
 
     `parent_id` is the turn it follows, None at the beginning; turns that follow the same one
-    are branches. `position` counts the conversation's turns as they were asked."""
+    are branches. `position` counts the conversation's turns as they were asked. `restricted` says
+    that it, or a turn before it, was answered from what not everybody may read."""
 
     id: str = Field(default_factory=new_id, primary_key=True)
     conversation_id: str = Field(foreign_key="conversation.id", index=True)
@@ -121,6 +122,7 @@ class Turn(SQLModel, table=True):
     question: str
     prompt: dict[str, Any] = _json(dict)
     compared: bool = False
+    restricted: bool = False
     simulated: bool = False
     created_at: datetime = _created()
 

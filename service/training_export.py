@@ -1,10 +1,10 @@
 """The feedback as rows in TRL's conversational forms, a chunk at a time, with where each came from.
 
 Left out, always: questions of evaluation sources, so that nobody trains on the exam; votes that
-were replaced, taken back or can still be undone; what belongs to a deleted conversation; hidden
-checks, which are no votes. The votes and prompts are those that training would have: a vote's
-prompt as it was answered, a gold answer's as it would be answered now. Simulated people's rows
-are marked, and there only if asked for.
+were replaced, taken back or can still be undone; what belongs to a deleted conversation, or was
+answered from what not everybody may read; hidden checks, which are no votes. The votes and
+prompts are those that training would have: a vote's prompt as it was answered, a gold answer's as
+it would be answered now. Simulated people's rows are marked, and there only if asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sqlmodel import Session, col, select
 from rlhf_engine.records import Demonstration, Prompt
 from rlhf_engine.render import messages
 from rlhf_engine.snapshot import normalised
+from service.citations import for_everybody, open_turns
 from service.database import session
 from service.evidence import Sides, read_sides, stored_prompt
 from service.keyset import Place, oldest_first
@@ -176,7 +177,7 @@ def _judged(row: Comparison | Thumb, prompt: Prompt, answer: Candidate, good: bo
 
 def _gold_answers(database: Engine, sides: Sides, answers: AnswerSettings) -> Iterator[Line]:
     query = select(GoldAnswer).where(
-        GoldAnswer.state == "accepted", GoldAnswer.purpose == "training"
+        GoldAnswer.state == "accepted", GoldAnswer.purpose == "training", for_everybody()
     )
     newest: dict[int, tuple[datetime, str]] = {}
 
@@ -237,13 +238,13 @@ def _lines(
 
 
 def _kept_turns(opened: Session, numbers: set[str]) -> dict[str, Turn]:
-    """These turns, without those of deleted conversations."""
+    """These turns, without those of deleted conversations and those not everybody may read."""
     query = (
         select(Turn)
         .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
         .where(col(Turn.id).in_(numbers), col(Conversation.deleted_at).is_(None))
     )
-    return {turn.id: turn for turn in opened.exec(query)}
+    return open_turns(opened, {turn.id: turn for turn in opened.exec(query)})
 
 
 def _answers(opened: Session, numbers: set[str]) -> dict[str, Candidate]:

@@ -16,6 +16,7 @@ from sqlmodel import Session, col, select
 
 from service.database import changed_rows, insert_unless_there
 from service.errors import ConflictError, InvalidInputError, NotFoundError
+from service.groups import EVERYBODY
 from service.review_tables import Review, VerifiedAnswer, VerifiedShown
 from service.same_question import points_back, wording
 from service.tables import Candidate, Document, GoldAnswer, Passage, Person, Turn, now
@@ -23,15 +24,20 @@ from service.tables import Candidate, Document, GoldAnswer, Passage, Person, Tur
 log = structlog.get_logger(__name__)
 
 
+_ONLY_SOME = (
+    "this answer rests on a passage that not everybody may read and that has changed, so that "
+    "nobody can tell who may read it; ask the question again and correct that answer"
+)
+
+
 def answer_for(
     session: Session,
-    person: Person,  # noqa: ARG001 - whose groups decide, once people have groups
     question: str,
     *,
     follows: bool = False,
-    reader_groups: Sequence[str] = ("everyone",),
+    reader_groups: Sequence[str] = EVERYBODY,
 ) -> VerifiedAnswer | None:
-    """The verified answer to show to this person for this question, None where there is none.
+    """The verified answer to show to these readers for this question, None where there is none.
 
     `follows` says that the question was asked after others in its conversation: one that may
     refer to those has no verified answer.
@@ -89,13 +95,17 @@ def put_in_force(
             f"{gold.question!r} refers to what was said before it; write the question in full, "
             "as somebody who begins with it would"
         )
+    passages = turn.prompt.get("passages", ()) if turn else ()
+    standing = _standing(session, passages)
+    if turn is not None and turn.restricted and len(standing) < len(passages):
+        raise InvalidInputError(_ONLY_SOME)
     _end_earlier(session, key)
     row = VerifiedAnswer(
         gold_answer_id=gold.id,
         wording=key,
         question=gold.question,
         answer=gold.answer,
-        rests_on=_standing(session, turn.prompt.get("passages", ()) if turn else ()),
+        rests_on=standing,
         by=by,
         person_id=person.id if person else None,
     )
@@ -146,6 +156,10 @@ def confirm(session: Session, verified_id: str, by: str, person: Person | None =
     if row.withdrawn_at is not None:
         raise ConflictError("this answer was withdrawn; propose it again instead")
     gone = changed_passages(session, row)
+    gold = session.get_one(GoldAnswer, row.gold_answer_id)
+    turn = _corrected_turn(session, gold)
+    if gone and turn is not None and turn.restricted:
+        raise ConflictError(_ONLY_SOME)
     row.rests_on = [passage for passage in row.rests_on if passage not in gone]
     session.add(row)
     session.flush()
@@ -153,10 +167,10 @@ def confirm(session: Session, verified_id: str, by: str, person: Person | None =
 
 
 def changed_passages(
-    session: Session, row: VerifiedAnswer, reader_groups: Sequence[str] = ("everyone",)
+    session: Session, row: VerifiedAnswer, reader_groups: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
     """What the answer rests on and what is gone since, reads otherwise, or is not for these
-    groups."""
+    groups; None asks for nobody's rights."""
     if not row.rests_on:
         return []
     query = (
@@ -170,7 +184,7 @@ def changed_passages(
     standing = {
         (document, text)
         for document, text, readers in session.exec(query)
-        if not set(reader_groups).isdisjoint(readers)
+        if reader_groups is None or not set(reader_groups).isdisjoint(readers)
     }
     return [
         passage

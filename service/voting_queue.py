@@ -94,7 +94,7 @@ def _next_pair(session: Session, voter: Voter, settings: VotingSettings) -> Vote
     for pair in _in_order(session, voter, settings):
         turn = session.get_one(Turn, pair.turn_id)
         own = pair.person_id == voter.person.id
-        if not own and not may_read_passages(session, turn, voter.groups):
+        if not own and (turn.restricted or not may_read_passages(session, turn, voter.groups)):
             continue
         try:
             sides = compared_sides(session, turn)

@@ -78,6 +78,29 @@ def set_role(
 
 
 @app.command()
+def groups(
+    person: Annotated[
+        str | None, typer.Argument(metavar="PERSON", help="Whose groups; all groups without one.")
+    ] = None,
+    add: Annotated[list[str] | None, typer.Option(help="A group to put them in.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="A group to take them out of.")] = None,
+) -> None:
+    """Show groups, or change a person's: they read the documents of their groups."""
+    from service import accounts
+    from service import groups as known
+
+    with _opened() as (_settings, opened):
+        if person is None:
+            table("Groups", ("name", "people"), known.all_groups(opened))
+            return
+        member = accounts.find_by_name(opened, person)
+        held = set(known.groups_of(opened, [member.person.id])[member.person.id])
+        out = {known.group_name(name) for name in remove or ()}
+        now_in = known.set_groups(opened, member.person, (held | set(add or ())) - out, user())
+    say(f"{member.person.name} is in {', '.join(now_in) or 'no group'}")
+
+
+@app.command()
 def disable(
     person: Who,
     undo: Annotated[bool, typer.Option("--undo", help="Let them in again.")] = False,

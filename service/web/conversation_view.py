@@ -11,6 +11,7 @@ import msgspec
 from sqlmodel import Session, col, select
 
 from service.citations import cited
+from service.groups import readers_of
 from service.stored_turns import shown_verified
 from service.tables import Candidate, Comparison, GoldAnswer, Person, PolicyVersion, Thumb, Turn
 from service.temporary_chats import TemporaryChat
@@ -135,7 +136,7 @@ def _entries(
 ) -> list[TurnEntry]:
     numbers = [turn.id for turn in turns]
     prompts = {turn.id: turn.prompt.get("passages", ()) for turn in turns}
-    passages = cited(opened, prompts)
+    passages = cited(opened, prompts, readers_of(opened, person))
     verified = {
         turn_id: row
         for some in _chunks(numbers)

@@ -7,6 +7,7 @@ from litestar.params import FromPath
 
 from service.citations import PassagePlace, place_of
 from service.database import session
+from service.groups import readers_of
 from service.web.parts import GivenParts
 from service.web.rights import needs
 from service.web.sessions import GivenPerson
@@ -24,10 +25,10 @@ from service.web.sessions import GivenPerson
     sync_to_thread=True,
 )
 def show_passage(
-    person: GivenPerson,  # noqa: ARG001 - whoever is signed in belongs to everybody
+    person: GivenPerson,
     parts: GivenParts,
     passage_id: FromPath[str],
 ) -> PassagePlace:
     """Show a passage in its document."""
     with session(parts.database) as opened:
-        return place_of(opened, passage_id)
+        return place_of(opened, passage_id, readers_of(opened, person))

@@ -13,6 +13,7 @@ from service import accounts, api_keys, audit, one_time_links, person_data
 from service.account_tables import OneTimeLink
 from service.database import session
 from service.errors import ConflictError
+from service.groups import groups_of, set_groups
 from service.roles import Role
 from service.web.account import KeyEntry, shown_key
 from service.web.pages import cursor, place
@@ -37,6 +38,7 @@ class PersonEntry(msgspec.Struct):
     email: str | None
     company: bool
     disabled: bool
+    groups: list[str]
     created_at: datetime
 
 
@@ -76,6 +78,7 @@ class PersonChange(msgspec.Struct, forbid_unknown_fields=True):
 
     role: Role | None = None
     disabled: bool | None = None
+    groups: list[str] | None = None
 
 
 class OwnedKey(KeyEntry):
@@ -119,7 +122,8 @@ def list_people(
     """People with accounts, by name."""
     with session(parts.database) as opened:
         found = accounts.members(opened, place(after, tuple[str, str]), search)
-    rows = [_entry(member) for member in found]
+        groups = groups_of(opened, [member.person.id for member in found])
+    rows = [_entry(member, groups[member.person.id]) for member in found]
     more = len(rows) == accounts.MOST_PEOPLE
     return People(rows, cursor((rows[-1].name, rows[-1].id)) if more else None)
 
@@ -128,7 +132,7 @@ def list_people(
 def change_person(
     admin: GivenPerson, parts: GivenParts, person_id: FromPath[str], data: JSONBody[PersonChange]
 ) -> PersonEntry:
-    """Give another role, disable or enable; 409 where no admin would be left."""
+    """Give another role or other groups, disable or enable; 409 where no admin would be left."""
     with session(parts.database) as opened:
         member = accounts.find(opened, person_id)
         if data.role is not None:
@@ -136,7 +140,10 @@ def change_person(
         if data.disabled is not None:
             change = accounts.disable if data.disabled else accounts.enable
             change(opened, member, admin)
-    return _entry(member)
+        if data.groups is not None:
+            set_groups(opened, member.person, data.groups, admin)
+        groups = groups_of(opened, [person_id])[person_id]
+    return _entry(member, groups)
 
 
 @post("/api/people/{person_id:str}/reset", **FOR_ADMINS)
@@ -214,7 +221,7 @@ def list_audit(
     return AuditLines(rows, cursor((rows[-1].created_at, rows[-1].id)) if more else None)
 
 
-def _entry(member: accounts.Member) -> PersonEntry:
+def _entry(member: accounts.Member, groups: list[str]) -> PersonEntry:
     person, account = member
     return PersonEntry(
         id=person.id,
@@ -224,6 +231,7 @@ def _entry(member: accounts.Member) -> PersonEntry:
         email=account.email,
         company=account.issuer is not None,
         disabled=account.disabled_at is not None,
+        groups=groups,
         created_at=person.created_at,
     )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 from litestar import get, post
 from litestar.params import FromPath, JSONBody
+from sqlmodel import Session
 
 from service import vote_checks, voting_queue
 from service.database import session
-from service.retrieval import EVERYBODY
+from service.groups import readers_of
 from service.roles import may
 from service.tables import Person
 from service.vote_checks import CheckedPerson
@@ -50,7 +51,7 @@ def next_pair(person: GivenPerson, parts: GivenParts) -> NextPair:
     """The pair that one's vote would teach the most about; it is lent to nobody else for five
     minutes. Nothing tells which version wrote which answer."""
     with session(parts.database) as opened:
-        offer = voting_queue.next_offer(opened, _voter(person), parts.settings.voting)
+        offer = voting_queue.next_offer(opened, _voter(opened, person), parts.settings.voting)
     return NextPair(offer)
 
 
@@ -80,7 +81,7 @@ def voting_figures(person: GivenPerson, parts: GivenParts) -> VotingFigures:
     """How much one voted, how steadily, and how like others."""
     voting = parts.settings.voting
     with session(parts.database) as opened:
-        waiting = voting_queue.waiting_for(opened, _voter(person), voting, MOST_COUNTED)
+        waiting = voting_queue.waiting_for(opened, _voter(opened, person), voting, MOST_COUNTED)
         return VotingFigures(
             waiting=min(waiting, MOST_COUNTED),
             left_today=budget_left(opened, person.id, voting.comparisons_a_day),
@@ -101,5 +102,5 @@ def list_checks(reviewer: GivenPerson, parts: GivenParts) -> list[CheckedPerson]
         return vote_checks.checked_people(opened)
 
 
-def _voter(person: Person) -> Voter:
-    return Voter(person, EVERYBODY, may(person.role, "reviewer"))
+def _voter(opened: Session, person: Person) -> Voter:
+    return Voter(person, readers_of(opened, person), may(person.role, "reviewer"))

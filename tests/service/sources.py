@@ -76,7 +76,7 @@ class Shelf:
 def store(engine: Engine, *texts: str, readers: tuple[str, ...] = ("everyone",)) -> None:
     """Store documents of a source of their own, titled "page 0" and so on."""
     pages = [Document(str(n), f"page {n}", text, readers=readers) for n, text in enumerate(texts)]
-    name = "-".join(readers)
+    name = "-".join(readers).lower().replace(":", "-").replace(" ", "-")
     report = Shelf().sync(engine, *pages, Complete(), name=name)
     assert report.error is None
     assert report.rejected == []

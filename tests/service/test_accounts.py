@@ -17,6 +17,7 @@ from service import accounts
 from service.account_tables import Account, AuditEntry
 from service.database import session
 from service.errors import ConflictError
+from service.groups import readers_of
 from service.tables import Comparison, Conversation, Person, Thumb
 from tests.service.accounts import PASSWORD, Browser, make_person
 from tests.service.conversations import make_talk
@@ -192,6 +193,21 @@ def test_an_invitation_gives_the_role_and_can_be_withdrawn(app: Litestar, admin:
     assert admin.delete(f"/api/invitations/{waiting['id']}").status_code == 204
     assert Browser(app).post("/api/welcome/look", {"token": token}).status_code == 404
     assert admin.delete(f"/api/invitations/{waiting['id']}").status_code == 404
+
+
+def test_an_admin_puts_people_into_groups(app: Litestar, engine: Engine, admin: Browser) -> None:
+    number = signed_in(app, engine).get("/api/me").json()["id"]
+    changed = admin.patch(f"/api/people/{number}", {"groups": ["HR", "hr ", "Board"]})
+    assert changed.json()["groups"] == ["board", "hr"]
+    assert admin.patch(f"/api/people/{number}", {"groups": [""]}).status_code == 422
+    people = {row["id"]: row["groups"] for row in admin.get("/api/people").json()["people"]}
+    assert people[number] == ["board", "hr"]
+    assert admin.patch(f"/api/people/{number}", {"role": "reviewer"}).json()["groups"]
+    with session(engine) as opened:
+        assert "group:hr" in readers_of(opened, opened.get_one(Person, number))
+    admin.post(f"/api/people/{number}/erase")
+    with session(engine) as opened:
+        assert readers_of(opened, opened.get_one(Person, number)) == ("everyone",)
 
 
 def test_the_last_admin_stays(app: Litestar, engine: Engine, admin: Browser) -> None:

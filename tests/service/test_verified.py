@@ -41,7 +41,7 @@ def shown(engine: Engine, question: str = QUESTION, *, follows: bool = False) ->
         somebody = Person(name="Bob")
         opened.add(somebody)
         opened.flush()
-        found = verified.answer_for(opened, somebody, question, follows=follows)
+        found = verified.answer_for(opened, question, follows=follows)
         return found.answer if found else None
 
 
@@ -197,7 +197,7 @@ def test_nobody_is_shown_what_rests_on_a_document_they_may_not_read(engine: Engi
     assert shown(engine) is None
     with session(engine) as opened:
         groups = ("board",)
-        found = verified.answer_for(opened, talk.person, QUESTION, reader_groups=groups)
+        found = verified.answer_for(opened, QUESTION, reader_groups=groups)
         assert found is not None
 
 
