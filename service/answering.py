@@ -185,6 +185,10 @@ class Answering:
                 asked.end("stopped")
         return self.temporary.forget(person_id, conversation_id)
 
+    def close(self) -> None:
+        """Let go of what answers rest on, once none is given any more."""
+        self._reranking.close()
+
     async def drain(self, timeout_s: float) -> None:
         """Take no more questions, let answers end for up to `timeout_s` seconds, then end and
         keep the rest, whose readers hear that the server restarts."""

@@ -246,6 +246,8 @@ def _lifespan(parts: Parts) -> Callable[[Litestar], AbstractAsyncContextManager[
             drain_s = parts.settings.answers.drain_s
             log.info("server_stops", next=f"answers may end for up to {drain_s:.0f} s")
             await parts.answering.drain(drain_s)
+            await asyncio.to_thread(parts.answering.close)
+            await asyncio.to_thread(parts.sources.close)
 
     return lifespan
 

@@ -58,6 +58,7 @@ def _tell(
                 tell(host.observer(entry))
             except HeedError as error:
                 log.warning("observer_failed", observer=entry.name, error=str(error), next="none")
+        host.flush()
 
     # No daemon: a command that ends here still tells everybody.
     threading.Thread(target=work, name=f"observers-{what}").start()

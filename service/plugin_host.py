@@ -66,6 +66,7 @@ class PluginHost:
         on_call: OnCall | None = None,
         is_off: Callable[[str], str | None] | None = None,
     ) -> None:
+        """`on_call` is told of each call, `is_off` answers why a plugin is switched off."""
         self._found = {one.name: one for one in found if one.error is None}
         self._doubled = [one for one in found if one.error is not None]
         self._limits = limits or PluginLimits()
@@ -74,6 +75,8 @@ class PluginHost:
         self._infos: dict[str, PluginInfo] = {}
         self._registered: dict[str, object] = {}
         self._lock = threading.RLock()
+        self.flush: Callable[[], None] = lambda: None
+        """Waits until whoever is told of calls has kept them all."""
 
     @classmethod
     def load(

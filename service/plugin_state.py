@@ -73,7 +73,9 @@ class PluginBook:
 def open_host(settings: Settings, database: Engine) -> PluginHost:
     """The plugins of this deployment, whose calls are noted and whose switches hold."""
     book = PluginBook(database, settings.plugin_limits.failures)
-    return PluginHost.load(settings, book.record, book.why_off)
+    host = PluginHost.load(settings, book.record, book.why_off)
+    host.flush = book.flush
+    return host
 
 
 def note(opened: Session, called: Called) -> None:

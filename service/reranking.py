@@ -18,6 +18,7 @@ from plugins import contract
 from rlhf_engine.records import PromptPassage
 from service.errors import HeedError
 from service.groups import EVERYBODY
+from service.plugin_host import PluginHost
 from service.plugin_hosted import HostedReranker
 from service.plugin_state import open_host
 from service.retrieval import retrieve
@@ -25,6 +26,7 @@ from service.settings import Settings
 
 LEFT_ALONE_S = 60.0
 """How long a reranker that failed is not asked."""
+CLOSE_S = 5.0
 WIDER = 4
 """How many times as many passages are found for a reranker to choose from."""
 
@@ -40,6 +42,7 @@ class Reranking:
 
     def __init__(self, settings: Settings, database: Engine, *, patient: bool = False) -> None:
         self._settings, self._database, self._patient = settings, database, patient
+        self._host: PluginHost | None = None
         self._made: HostedReranker | None = None
         self._starting: threading.Thread | None = None
         self._not_before = -math.inf
@@ -67,11 +70,13 @@ class Reranking:
         return [found[position] for position in best]
 
     def close(self) -> None:
-        """Let go of the plugin's process."""
+        """Let go of the plugin's process; one that is being started is waited for a little."""
         if self._starting is not None:
-            self._starting.join()
+            self._starting.join(CLOSE_S)
         if self._made is not None:
             self._made.close()
+        if self._host is not None:
+            self._host.flush()
 
     def _scores(self, question: str, found: Sequence[PromptPassage]) -> list[float] | None:
         made = self._made
@@ -96,8 +101,8 @@ class Reranking:
 
     def _start(self) -> None:
         try:
-            host = open_host(self._settings, self._database)
-            self._made = host.reranker(self._settings.rerankers[0])
+            self._host = self._host or open_host(self._settings, self._database)
+            self._made = self._host.reranker(self._settings.rerankers[0])
         except HeedError as error:
             self._leave_alone(error)
 

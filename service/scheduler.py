@@ -69,6 +69,7 @@ class Scheduler:
     def stop(self) -> None:
         """Wake no more; a job that is being done is waited for."""
         self._waker.shutdown()
+        self._host.flush()
 
     def due(self, job: str) -> datetime | None:
         """The latest due time that is not in the future; None for a job without a schedule."""

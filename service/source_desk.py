@@ -73,6 +73,11 @@ class SourceDesk:
                 self._loaded = self._load()
             return self._loaded
 
+    def close(self) -> None:
+        """Wait until what the plugins did is kept."""
+        if self._loaded is not None:
+            self._loaded.flush()
+
     def syncing(self, name: str) -> int | None:
         """How many items the sync of this source has read so far; None where none goes on that
         was asked for here."""

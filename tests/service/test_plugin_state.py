@@ -158,14 +158,13 @@ def test_a_plugin_that_keeps_failing_is_off_until_somebody_switches_it_on(
 ) -> None:
     given = Settings(home=tmp_path, **settings)
     host = open_host(given, engine)
-    book = host._on_call.__self__  # type: ignore[union-attr]
     with web_app(engine, tmp_path, desk=SourceDesk(lambda: host), **settings) as app:
         caller = Caller(app)
         bad = {"question": "How?", "answer": "fail"}
         for _ in range(2):
             read = caller.post("/api/signals/mine/read", bad).json()
             assert "plugin shaky, read(answer) of signals.mine: answer 1" in read["error"]
-        book.flush()
+        host.flush()
         state = entry(caller, "shaky")
         assert (state["on"], state["off_reason"]) == (False, "it failed 2 times in a row")
         assert state["last_error"] == "answer 1 of the batch: ValueError: boom"
