@@ -7,7 +7,6 @@ said of one of its answers. Days that are over are counted once in a while, toda
 from __future__ import annotations
 
 import math
-import threading
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from sqlmodel import Session, col, func, select
 
 from service.agreement import Agreement, agreement
 from service.database import session
+from service.refreshed import Refreshed
 from service.tables import Candidate, Comparison, GoldAnswer, PolicyVersion, Thumb, Turn, now
 
 PERIODS_DAYS = (7, 30, 90)
@@ -57,12 +57,14 @@ class Figures:
     at: datetime
 
 
+_Past = tuple[dict[_Cell, Volumes], Agreement]
+
+
 class FeedbackFigures:
     """Counts feedback, and keeps what cannot have changed much since."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, bool, str], tuple[datetime, Any]] = {}
-        self._lock = threading.Lock()
+        self._counted: Refreshed[tuple[int, bool, str], _Past] = Refreshed("feedback figures")
 
     def of(self, database: Engine, days: int, *, simulated: bool) -> Figures:
         """The figures of the last `days` days, today among them; of simulated people, or of all
@@ -70,9 +72,9 @@ class FeedbackFigures:
         at = now()
         today = at.replace(hour=0, minute=0, second=0, microsecond=0)
         first = today - timedelta(days=days - 1)
+        past, agreed = self._past(database, days, simulated, first, today)
         with session(database) as opened:
             numbers = dict(opened.exec(select(PolicyVersion.id, PolicyVersion.number)).all())
-            past, agreed = self._past(opened, days, simulated, first, today, at)
             fresh = _count(opened, today, None, simulated)
         by_day = {_name(first + timedelta(days=day)): Volumes() for day in range(days)}
         by_version: dict[int, Volumes] = defaultdict(Volumes)
@@ -87,24 +89,15 @@ class FeedbackFigures:
         return Figures(by_day, newest, total, agreed, at)
 
     def _past(
-        self,
-        opened: Session,
-        days: int,
-        simulated: bool,
-        first: datetime,
-        today: datetime,
-        at: datetime,
-    ) -> tuple[dict[_Cell, Volumes], Agreement]:
-        key = (days, simulated, _name(today))
-        with self._lock:
-            counted, found = self._kept.get(key, (first, None))
-            if found is None or at - counted > KEPT:
-                found = _count(opened, first, today, simulated), agreement(opened, first, simulated)
-                self._kept = {
-                    known: kept for known, kept in self._kept.items() if known[2] == key[2]
-                } | {key: (at, found)}
-        result: tuple[dict[_Cell, Volumes], Agreement] = found
-        return result
+        self, database: Engine, days: int, simulated: bool, first: datetime, today: datetime
+    ) -> _Past:
+        def count() -> _Past:
+            with session(database) as opened:
+                counted = _count(opened, first, today, simulated)
+                return counted, agreement(opened, first, simulated)
+
+        key, period = (days, simulated, _name(today)), now().timestamp() // KEPT.total_seconds()
+        return self._counted.value(key, period, count)
 
 
 def share(part: int, whole: int) -> tuple[float, float, float] | None:

@@ -9,8 +9,6 @@ is kept until a vote comes, another version goes live, or the day changes.
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +22,7 @@ from sqlmodel import Session, col, func, select
 from service import policies, rating_math
 from service.database import session
 from service.rating_math import Estimates, Share, Votes
+from service.refreshed import PATIENCE_S, Refreshed
 from service.tables import Candidate, Comparison, PolicyVersion, now
 
 SCORES = {"A": 1.0, "B": 0.0, "tie": 0.5, "both_bad": 0.5}
@@ -36,8 +35,6 @@ LENGTH_STEPS = 20
 POINTS_EVEN = 1000.0
 POINTS_PER_LOG_ODDS = 400 / math.log(10)
 """The scale of chess: 400 points more win ten times as often as they lose."""
-
-MOST_BOARDS = 32
 
 _Counted = tuple[str, str, str, int, int]
 
@@ -79,45 +76,25 @@ class Board:
     made_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What decides what a board looks like."""
-
-    simulated: bool
-    days: int | None
-    newest: tuple[int, datetime | None]
-    live: str
-    day: str
-
-
 class Leaderboards:
-    """The boards computed lately. Two people who ask for the same one wait for one computation."""
+    """The boards computed lately. After a vote the last board is told until the next is there."""
 
-    def __init__(self) -> None:
-        self._boards: OrderedDict[_Wanted, Board] = OrderedDict()
-        self._computing = threading.Lock()
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+        self._boards: Refreshed[tuple[bool, int | None], Board]
+        self._boards = Refreshed("leaderboard", patience_s)
 
     def board(self, database: Engine, simulated: bool, days: int | None) -> Board:
         """The board of people's votes, or of simulated raters' alone; of the last `days` days, or
-        of all time. The work of one to two seconds where a vote came since; call it in a thread."""
+        of all time. The first one takes seconds where there are many votes; call it in a thread."""
+
+        def make() -> Board:
+            with session(database) as opened:
+                return make_board(opened, simulated, days)
+
         with session(database) as opened:
-            wanted = _Wanted(
-                simulated,
-                days,
-                newest_vote(opened),
-                policies.live_version(opened).id,
-                now().date().isoformat(),
-            )
-        known = self._boards.get(wanted)
-        if known is not None:
-            return known
-        with self._computing:
-            if wanted not in self._boards:
-                with session(database) as opened:
-                    self._boards[wanted] = make_board(opened, simulated, days)
-                while len(self._boards) > MOST_BOARDS:
-                    self._boards.popitem(last=False)
-            return self._boards[wanted]
+            live = policies.live_version(opened).id
+            stamp = (newest_vote(opened), live, now().date().isoformat())
+        return self._boards.value((simulated, days), stamp, make)
 
 
 def newest_vote(session: Session) -> tuple[int, datetime | None]:
@@ -162,7 +139,8 @@ def count_votes(session: Session, simulated: bool, since: datetime | None) -> li
     )
     both = func.nullif(length_a + length_b, 0)
     step = func.round(1.0 * LENGTH_STEPS * (length_a - length_b) / both)
-    later = aliased(Comparison)
+    # A set: with SQLite's statistics of a column of nulls, a join reads all rows for each.
+    replaced = select(Comparison.replaces_id).where(col(Comparison.replaces_id).is_not(None))
     query = (
         select_columns(
             version_a.label("first"),
@@ -171,9 +149,8 @@ def count_votes(session: Session, simulated: bool, since: datetime | None) -> li
             func.coalesce(cast(step, Integer), 0).label("step"),
             func.count(),
         )
-        .join(later, col(later.replaces_id) == col(Comparison.id), isouter=True)
         .where(
-            col(later.id).is_(None),
+            col(Comparison.id).not_in(replaced),
             col(Comparison.choice).in_(SCORES),
             col(Comparison.blind).is_(True),
             col(Comparison.simulated).is_(simulated),

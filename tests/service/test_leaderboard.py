@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import numpy as np
 import pytest
 from sqlalchemy import Engine
 
@@ -126,7 +124,7 @@ def test_a_board_is_computed_once_until_a_vote_comes_or_another_version_is_live(
         return make_board(opened, simulated, days)  # type: ignore[arg-type]
 
     monkeypatch.setattr(leaderboard, "make_board", counted)
-    boards = Leaderboards()
+    boards = Leaderboards(patience_s=60)
     with ThreadPoolExecutor(4) as pool:
         same = [pool.submit(boards.board, engine, False, None) for _ in range(8)]
         assert len({id(future.result()) for future in same}) == 1
@@ -138,20 +136,3 @@ def test_a_board_is_computed_once_until_a_vote_comes_or_another_version_is_live(
         opened.get_one(Alias, "live").version_id = "v1"
     assert boards.board(engine, False, None).reference == 1
     assert made[False] == 3
-
-
-def test_ten_thousand_votes_take_two_seconds_and_a_repeated_view_200_ms(engine: Engine) -> None:
-    make_versions(engine, 8)
-    generator = np.random.default_rng(1)
-    first = generator.integers(0, 8, 10_000)
-    second = (first + generator.integers(1, 8, 10_000)) % 8
-    choices = generator.choice(["A", "B", "tie", "both_bad"], 10_000)
-    vote(engine, list(zip(first.tolist(), second.tolist(), choices.tolist(), strict=True)))
-    boards = Leaderboards()
-    boards.board(engine, True, None)  # The libraries are loaded.
-    began = time.process_time()
-    assert boards.board(engine, False, None).votes == 10_000
-    assert time.process_time() - began < 2
-    began = time.process_time()
-    boards.board(engine, False, None)
-    assert time.process_time() - began < 0.2
