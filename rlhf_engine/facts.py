@@ -37,6 +37,7 @@ MAX_CHARACTERS = 50_000
 """Facts beyond this many characters are not read."""
 
 _TAKEN = "\ufffc"
+_CITED = re.compile(r"\[\d{1,2}\](?!\()")
 # fmt: off
 _ONES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
@@ -150,8 +151,9 @@ def _read(text: str, *, generous: bool) -> Iterator[Fact]:
 
 
 def _plain(text: str) -> str:
-    """One form of each character; thousands are marked by commas alone."""
-    text = re.sub(r"(?<=\d)[\u00a0\u202f\u2009'’](?=\d{3}(?!\d))", ",", text[:MAX_CHARACTERS])
+    """One form of each character; thousands are marked by commas alone; no passage is named."""
+    text = _CITED.sub(" ", text[:MAX_CHARACTERS])
+    text = re.sub(r"(?<=\d)[\u00a0\u202f\u2009'’](?=\d{3}(?!\d))", ",", text)
     return unicodedata.normalize("NFKC", text)[:MAX_CHARACTERS]
 
 

@@ -21,7 +21,9 @@ SYSTEM_WITHOUT_PASSAGES = "Answer the employee's question, briefly."
 
 
 def messages(prompt: Prompt) -> list[dict[str, str]]:
-    """The prompt as chat messages: system, earlier exchanges, then passages and question."""
+    """The prompt as chat messages: system, earlier exchanges, then passages and question.
+
+    Passages have the numbers by which pages show them, so that an answer can name one: [1]."""
     system = SYSTEM if prompt.passages else SYSTEM_WITHOUT_PASSAGES
     if prompt.instructions:
         system = f"{system}\n\n{prompt.instructions}"
@@ -29,7 +31,10 @@ def messages(prompt: Prompt) -> list[dict[str, str]]:
     for exchange in prompt.history:
         chat.append({"role": "user", "content": exchange.question})
         chat.append({"role": "assistant", "content": exchange.answer})
-    shown = [f"[{passage.title}]\n{passage.text}" for passage in prompt.passages]
+    shown = [
+        f"[{number}] {passage.title}\n{passage.text}"
+        for number, passage in enumerate(prompt.passages, start=1)
+    ]
     chat.append({"role": "user", "content": "\n\n".join([*shown, prompt.question])})
     return chat
 

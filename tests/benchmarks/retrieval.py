@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -169,13 +169,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--embeddings", type=Path, help="folder of a sentence-embedding model")
+    parser.add_argument("--questions", type=int, default=0, help="evenly chosen; 0 asks all")
     given = parser.parse_args(arguments)
     corpora = [
         handbook(given.data / "handbook-18f"),
         feedback_qa(given.data / "feedbackqa" / "retrieval-uk"),
     ]
     with tempfile.TemporaryDirectory() as folder:
-        for corpus in corpora:
+        for whole in corpora:
+            corpus = replace(whole, questions=_spread(whole.questions, given.questions))
             show(corpus, measured(corpus, Path(folder), given.embeddings))
     return 0
 
@@ -191,6 +193,13 @@ def show(corpus: Corpus, rows: Sequence[Measured]) -> None:
         shares = [f"{row.recall[k]:.3f}" for k in DEPTHS]
         table.add_row(row.name, *shares, f"{row.query_ms:.1f}", spent)
     Console().print(table)
+
+
+def _spread(questions: tuple[tuple[str, str], ...], count: int) -> tuple[tuple[str, str], ...]:
+    """As many of them, at even distances."""
+    if not 0 < count < len(questions):
+        return questions
+    return tuple(questions[at * len(questions) // count] for at in range(count))
 
 
 def _words(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.retrieval import fused, measured, show
+from tests.benchmarks.retrieval import _spread, fused, measured, show
 from tests.benchmarks.retrieval_corpora import Corpus, feedback_qa, handbook
 
 LEAVE = """---
@@ -65,6 +65,12 @@ def test_the_other_form_of_questions_is_read(tmp_path: Path) -> None:
     found = feedback_qa(tmp_path)
     assert found.sections[0].heading == "A B"
     assert found.questions == (("Why?", "p"),)
+
+
+def test_some_questions_are_taken_at_even_distances() -> None:
+    asked = tuple((str(n), "") for n in range(10))
+    assert [question for question, _gold in _spread(asked, 3)] == ["0", "3", "6"]
+    assert _spread(asked, 0) == _spread(asked, 99) == asked
 
 
 def test_rankings_are_fused_by_reciprocal_ranks() -> None:

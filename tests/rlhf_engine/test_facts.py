@@ -23,6 +23,7 @@ def found(text: str) -> set[str]:
     [
         ("You get 28 days a year.", {"measure 28 day"}),
         ("It takes five working days.", {"measure 5 day"}),
+        ("You get 28 days [1]. That is all [12].", {"measure 28 day"}),
         ("Within 3-5 days.", {"number 3", "measure 5 day"}),
         ("There are 1,200 of them.", {"number 1200"}),
         ("There are 1\u202f200.50 of them.", {"number 1200.5"}),

@@ -33,6 +33,14 @@ def test_a_prompt_without_instructions_is_written_as_before_there_were_any() -> 
     assert messages(PROMPT)[0] == {"role": "system", "content": SYSTEM}
 
 
+def test_passages_have_the_numbers_that_an_answer_can_name() -> None:
+    second = rlhf_engine.PromptPassage("y", "Hotels", "135 pounds.")
+    asked = messages(replace(PROMPT, passages=(*PROMPT.passages, second)))[-1]["content"]
+    assert asked == (
+        "[1] Annual leave\n28 days a year.\n\n[2] Hotels\n135 pounds.\n\nHow many days?"
+    )
+
+
 def test_instructions_are_written_read_and_follow_the_system_text() -> None:
     instructed = replace(PROMPT, instructions="Answer in German.")
     assert from_json(rlhf_engine.Prompt, to_json(instructed)) == instructed

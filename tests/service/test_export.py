@@ -55,7 +55,7 @@ def test_comparisons_with_a_winner_are_preferences(engine: Engine, tmp_path: Pat
     [row] = exported(engine, "preference", tmp_path / "preference.jsonl")
     assert [message["role"] for message in row["prompt"]] == ["system", "user"]
     assert row["prompt"][-1]["content"] == (
-        "[Leave]\nEverybody has 25 days.\n\nHow many days of leave are there?"
+        "[1] Leave\nEverybody has 25 days.\n\nHow many days of leave are there?"
     )
     assert (row["chosen"], row["rejected"]) == (
         said("Ask somebody else."),
