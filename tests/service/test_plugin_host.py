@@ -36,7 +36,7 @@ from service.plugin_hosted import HostedSignal
 from service.secrets_of_options import MASK
 from service.settings import SignalSettings, SourceSettings
 
-BUILT_IN = {"concise", "faq_csv", "grounded", "markdown_folder"}
+BUILT_IN = {"concise", "faq_csv", "grounded", "markdown_folder", "website"}
 
 
 class Made:
