@@ -22,7 +22,7 @@ from rlhf_engine.snapshot import Snapshot, freeze, is_held_out, normalised
 from service.ballots import TRAINED_CHOICES
 from service.citations import for_everybody, open_turns
 from service.feedback import current_comparisons, current_thumbs
-from service.redaction import Redact, redacted_records
+from service.redaction import Redact, redacted_prompts, redacted_records
 from service.reranking import Reranking, best_passages
 from service.tables import (
     Candidate,
@@ -32,6 +32,7 @@ from service.tables import (
     Document,
     GoldAnswer,
     Passage,
+    SourceQuestion,
     Thumb,
     TrainingRun,
     Turn,
@@ -89,7 +90,11 @@ def freeze_snapshot(
         shown, judged = redacted_records(shown, redact), redacted_records(judged, redact)
         thumbs = redacted_records(thumbs, redact)
     asked = [item.prompt for item in shown] + [item.prompt for item in judged]
-    prompts = _distinct_questions(asked + [item.prompt for item in thumbs])
+    asked += [item.prompt for item in thumbs]
+    given = gather_questions(session, sides, passages, source_bar, reranking)
+    if redact is not None:
+        given = redacted_prompts(given, redact)
+    prompts = _distinct_questions(asked + given)
     snapshot = freeze(folder, shown, judged, prompts, thumbs)
     log.info(
         "snapshot_frozen",
@@ -150,6 +155,32 @@ def gather_demonstrations(
             row, sides, best_passages(session, row.question, passages, source_bar, reranking)
         )
         for row in [*kept, *exam]
+    ]
+
+
+def gather_questions(
+    session: Session,
+    sides: Sides,
+    passages: int,
+    source_bar: float = 0.0,
+    reranking: Reranking | None = None,
+) -> list[records.Prompt]:
+    """The questions without answers that sources for training bring, passages as in service."""
+    query = (
+        select(SourceQuestion)
+        .join(DataSource, col(DataSource.id) == col(SourceQuestion.source_id))
+        .where(DataSource.purpose == "training")
+        .order_by(col(SourceQuestion.created_at), col(SourceQuestion.id))
+    )
+    rows = [row for row in session.exec(query) if sides.of(row.question) != "exam"]
+    return [
+        records.Prompt(
+            row.id,
+            row.question,
+            tuple(best_passages(session, row.question, passages, source_bar, reranking)),
+            split=sides.of(row.question),
+        )
+        for row in rows
     ]
 
 

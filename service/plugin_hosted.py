@@ -135,7 +135,7 @@ class HostedSource:
         self.plugin = hosted.plugin
         self._hosted = hosted
 
-    def items(self, cursor: contract.Cursor) -> Iterator[contract.Item]:
+    def items(self, cursor: contract.Cursor) -> Generator[contract.Item]:
         """Yield the plugin's items; the last is Complete or Partial.
 
         Raises PluginFailure where the source cannot be read, yields anything else than an

@@ -62,6 +62,12 @@ def redacted_records(items: Sequence[Judged], redact: Redact) -> list[Judged]:
     return [_with_texts(item, told) for item in items]
 
 
+def redacted_prompts(prompts: Sequence[records.Prompt], redact: Redact) -> list[records.Prompt]:
+    """Prompts without answers, with their questions redacted."""
+    told = _redacted((prompt.question for prompt in prompts), redact)
+    return [replace(prompt, question=told[prompt.question]) for prompt in prompts]
+
+
 def redacted_lines(lines: Sequence[dict[str, Any]], redact: Redact) -> list[dict[str, Any]]:
     """Lines of an export with the content of each message redacted."""
     told = _redacted((text for line in lines for text in _contents(line)), redact)

@@ -7,6 +7,7 @@ nothing ran is done once at the next start.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -48,6 +49,7 @@ class Scheduler:
     ) -> None:
         self._engine, self._settings, self._holder, self._clock = engine, settings, holder, clock
         self._host = host or open_host(settings, engine)
+        self._stop = threading.Event()
         self._triggers = _triggers(settings)
         self._jobs: dict[str, Callable[[], None]] = {
             "sync": self._sync,
@@ -67,7 +69,8 @@ class Scheduler:
         self._waker.start()
 
     def stop(self) -> None:
-        """Wake no more; a job that is being done is waited for."""
+        """Wake no more; a job that is being done is waited for, a sync ends at its next item."""
+        self._stop.set()
         self._waker.shutdown()
         self._host.flush()
 
@@ -121,7 +124,7 @@ class Scheduler:
         return None
 
     def _sync(self) -> None:
-        sync_all(self._engine, self._host, self._settings)
+        sync_all(self._engine, self._host, self._settings, stop=self._stop)
 
     def _train(self) -> None:
         start_if_enough(self._engine, self._settings)

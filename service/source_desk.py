@@ -22,9 +22,10 @@ from service.errors import ConflictError, HeedError, NotFoundError
 from service.plugin_host import PluginHost
 from service.settings import SourceSettings
 from service.source_items import Batch
-from service.source_writing import changed_documents, write_documents, write_gold
 from service.sync import sync_source
-from service.tables import DataSource, Document, GoldAnswer, SyncReport
+from service.sync_pages import clear_source
+from service.sync_reports import Counts
+from service.tables import DataSource, Document, GoldAnswer, SourceQuestion, SyncReport
 
 PREVIEWED = 5
 MOST_READ = 200
@@ -54,6 +55,7 @@ class Holdings:
     source_id: str | None = None
     documents: int = 0
     gold_answers: int = 0
+    questions: int = 0
     reports: list[SyncReport] = field(default_factory=list)
 
 
@@ -65,6 +67,7 @@ class SourceDesk:
         self._loaded: PluginHost | None = None
         self._syncing: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._stop = threading.Event()
 
     def host(self) -> PluginHost:
         """The plugins, loaded at the first call."""
@@ -74,7 +77,8 @@ class SourceDesk:
             return self._loaded
 
     def close(self) -> None:
-        """Wait until what the plugins did is kept."""
+        """End the syncs at their next item, and wait until what the plugins did is kept."""
+        self._stop.set()
         if self._loaded is not None:
             self._loaded.flush()
 
@@ -107,7 +111,7 @@ class SourceDesk:
             self._syncing[settings.name] = count
 
         try:
-            sync_source(database, self.host(), settings, told)
+            sync_source(database, self.host(), settings, told, self._stop)
         except HeedError as error:
             log.warning("sync_failed", source=settings.name, error=str(error), next="sync again")
         finally:
@@ -127,6 +131,7 @@ def holdings(opened: Session, name: str, reports: int) -> Holdings:
         source.id,
         opened.exec(select(func.count()).where(Document.source_id == source.id)).one(),
         opened.exec(select(func.count()).where(*gold)).one(),
+        opened.exec(select(func.count()).where(SourceQuestion.source_id == source.id)).one(),
         list(opened.exec(newest).all()),
     )
 
@@ -138,6 +143,7 @@ def left_behind(opened: Session, in_use: set[str]) -> list[str]:
         | select(GoldAnswer.id)
         .where(GoldAnswer.source_id == DataSource.id, GoldAnswer.state == "accepted")
         .exists()
+        | select(SourceQuestion.id).where(SourceQuestion.source_id == DataSource.id).exists()
     )
     names = opened.exec(select(DataSource.name).where(held).order_by(col(DataSource.name)))
     return [name for name in names if name not in in_use]
@@ -149,22 +155,21 @@ def clear(opened: Session, name: str) -> None:
     source = opened.exec(select(DataSource).where(DataSource.name == name)).first()
     if source is None:
         raise NotFoundError(f"there is no source {name!r}")
-    nothing = Batch(complete=True)
-    report = SyncReport(source_id=source.id, started_at=datetime.now(UTC))
-    write_documents(opened, changed_documents(opened, source.id, nothing, report))
-    write_gold(opened, source.id, source.purpose, nothing, report)
-    source.cursor, source.options_hash = {}, ""
-    report.finished_at = datetime.now(UTC)
-    opened.add_all([source, report])
+    counts = Counts()
+    clear_source(opened, source, counts)
+    moment = datetime.now(UTC)
+    report = SyncReport(source_id=source.id, started_at=moment, finished_at=moment)
+    report.removed = counts.removed
+    opened.add(report)
     opened.flush()
-    log.info("source_cleared", source=name, removed=report.removed)
+    log.info("source_cleared", source=name, removed=counts.removed)
 
 
 def _looked(host: PluginHost, settings: SourceSettings) -> Preview:
     batch = Batch()
     for count, item in enumerate(host.data_source(settings).items({}), start=1):
         batch.add(item)
-        found = len(batch.documents) + len(batch.gold_pairs)
+        found = len(batch.documents) + len(batch.gold_pairs) + len(batch.questions)
         if found >= PREVIEWED or count >= MOST_READ:
             break
     records: list[contract.Document | contract.GoldPair] = list(batch.documents.values())

@@ -22,27 +22,29 @@ LONGEST_QUESTION = 2_000
 LONGEST_ANSWER = 20_000
 LONGEST_DOCUMENT = 5_000_000
 MOST_REJECTED = 1_000
-"""Rejected items a report lists; the last line then says how many more there were."""
+"""Rejected items a report lists; it counts all."""
 
-Kept = TypeVar("Kept", contract.Document, contract.GoldPair)
+Kept = TypeVar("Kept", contract.Document, contract.GoldPair, contract.Question)
 
 
 @dataclass
 class Batch:
-    """What one sync of a source listed, checked. Ids are unique within each kind.
+    """One page of a sync, or all of it where the source has no checkpoints: what was listed,
+    checked. Ids are unique within each kind.
 
-    `complete` says that what was not listed is gone. `cursor` is the next sync's.
+    `complete` says that what was not listed is gone. `cursor` is where to go on.
     """
 
     documents: dict[str, contract.Document] = field(default_factory=dict)
     gold_pairs: dict[str, contract.GoldPair] = field(default_factory=dict)
+    questions: dict[str, contract.Question] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     """Ids that were listed, but cannot be used as they are now: what is known of them stays."""
     complete: bool = False
     cursor: contract.Cursor = field(default_factory=dict)
+    rejected_count: int = 0
     _rejected: list[tuple[str, str]] = field(default_factory=list)
-    _rejected_count: int = 0
 
     def add(self, item: contract.Item) -> None:
         """Take an item in; one that cannot be used is rejected with its reason.
@@ -54,20 +56,21 @@ class Batch:
                 self._keep(self.documents, "document", item, _checked_document)
             case contract.GoldPair():
                 self._keep(self.gold_pairs, "gold pair", item, _checked_gold_pair)
+            case contract.Question():
+                self._keep(self.questions, "question", item, _checked_question)
             case contract.Removal():
                 self.removed.add(str(item.id))
             case contract.Rejected():
                 self._reject(item.where, item.reason)
                 self.refused.add(str(item.where))
-            case contract.Complete() | contract.Partial():
+            case contract.Checkpoint() | contract.Complete() | contract.Partial():
                 self.complete = isinstance(item, contract.Complete)
                 self.cursor = _checked_cursor(item.cursor)
 
     @property
     def rejected(self) -> list[tuple[str, str]]:
-        """Where each item stood that could not be used, and why."""
-        more = self._rejected_count - len(self._rejected)
-        return [*self._rejected, *([("", f"and {more} more")] if more else [])]
+        """Where each item stood that could not be used, and why; the first of them."""
+        return self._rejected
 
     def _keep(
         self, kept: dict[str, Kept], kind: str, item: Kept, check: Callable[[Kept], Kept]
@@ -85,7 +88,7 @@ class Batch:
         kept[checked.id] = checked
 
     def _reject(self, where: object, reason: object) -> None:
-        self._rejected_count += 1
+        self.rejected_count += 1
         if len(self._rejected) < MOST_REJECTED:
             self._rejected.append((_printable(where), _printable(reason)))
 
@@ -110,6 +113,14 @@ def _checked_gold_pair(item: contract.GoldPair) -> contract.GoldPair:
         answer=_text("answer", item.answer, LONGEST_ANSWER),
         author=_optional("author", item.author, LONGEST_NAME),
         updated=_moment(item.updated),
+    )
+
+
+def _checked_question(item: contract.Question) -> contract.Question:
+    return dataclasses.replace(
+        item,
+        id=_text("id", item.id, LONGEST_ID),
+        question=_text("question", item.question, LONGEST_QUESTION),
     )
 
 

@@ -1,18 +1,21 @@
-"""Writes what a sync found: only what changed, with its passages, in the caller's transaction."""
+"""Writes the documents of a page: only what changed, with its passages, in the caller's
+transaction. source_pairs.py writes gold answers and questions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlmodel import Session, col, delete, insert, select, update
 
 from plugins import contract
 from service.passages import cut
 from service.source_items import Batch
-from service.tables import Document, GoldAnswer, Passage, SyncReport, new_id
+from service.sync_reports import Counts
+from service.tables import Document, Passage, new_id
 from service.wording import content_hash
 
 CHUNK = 400
@@ -21,63 +24,107 @@ CHUNK = 400
 Item = TypeVar("Item")
 
 
+class KnownDocument(NamedTuple):
+    """What is compared of a stored document."""
+
+    external_id: str
+    id: str
+    title: str
+    content_hash: str
+
+
 @dataclass(frozen=True)
 class DocumentChanges:
-    """What a sync has to do to a source's documents: ids to delete, rows to insert."""
+    """What a page does to a source's documents: ids to delete, rows to insert and to change,
+    passages to delete by id and to insert."""
 
-    stale: list[str]
-    documents: list[dict[str, Any]]
+    gone: list[str]
+    added: list[dict[str, Any]]
+    changed: list[dict[str, Any]]
+    stale_passages: list[str]
     passages: list[dict[str, Any]]
 
 
 def changed_documents(
-    session: Session, source_id: str, batch: Batch, report: SyncReport
+    session: Session, source_id: str, batch: Batch, unlisted: Iterable[str], counts: Counts
 ) -> DocumentChanges:
-    """Compare the batch with what is stored, counting in `report`; writes nothing.
+    """Compare the page with what is stored, counting in `counts`; writes nothing.
 
-    Cutting texts into passages is the slow part of a sync and happens here, before any
-    lock is taken.
+    `unlisted` holds the external ids that are gone without having been named. Cutting texts into
+    passages is the slow part of a sync and happens here, before any lock is taken.
     """
-    query = select(Document.external_id, Document.id, Document.content_hash)
-    known = {
-        external_id: (number, content)
-        for external_id, number, content in session.exec(
-            query.where(Document.source_id == source_id)
-        )
-    }
-    stale = [known[gone][0] for gone in _gone(known, batch.documents, batch)]
-    report.removed += len(stale)
-    rows: list[dict[str, Any]] = []
+    removed = (batch.removed | set(unlisted)) - set(batch.documents)
+    known = _known(session, source_id, [*batch.documents, *removed])
+    gone = [known[name].id for name in sorted(removed) if name in known]
+    counts.removed += len(gone)
+    added: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    renamed: set[str] = set()
     for item in batch.documents.values():
-        row = _document_row(source_id, item)
-        number, content = known.get(item.id, (None, None))
-        if content == row["content_hash"]:
-            report.unchanged += 1
-            continue
-        if number is None:
-            report.added += 1
-        else:
-            report.changed += 1
-            stale.append(number)
-            row["id"] = number
-        rows.append(row)
-    return DocumentChanges(stale, rows, list(_passage_rows(rows)))
+        row, before = _document_row(source_id, item), known.get(item.id)
+        if before is None:
+            added.append(row)
+        elif before.content_hash != row["content_hash"]:
+            changed.append({**row, "id": before.id})
+            if before.title != row["title"]:
+                renamed.add(before.id)
+    counts.added += len(added)
+    counts.changed += len(changed)
+    counts.unchanged += len(batch.documents) - len(added) - len(changed)
+    stale, passages = _recut(session, changed, renamed)
+    return DocumentChanges(gone, added, changed, stale, [*_passage_rows(added), *passages])
 
 
 def write_documents(session: Session, changes: DocumentChanges) -> None:
-    """Delete and insert documents and passages; the search index follows by triggers."""
-    _delete_documents(session, changes.stale)
+    """Delete, insert and change documents and passages; the search index follows by triggers."""
     connection = session.connection()
-    for some in _chunks(changes.documents):
-        connection.execute(insert(Document), [Document(**row).model_dump() for row in some])
-    for some in _chunks(changes.passages):
-        connection.execute(insert(Passage), some)
-
-
-def _delete_documents(session: Session, numbers: list[str]) -> None:
-    for some in _chunks(numbers):
+    for some in chunks(changes.stale_passages):
+        session.exec(delete(Passage).where(col(Passage.id).in_(some)))
+    for some in chunks(changes.gone):
         session.exec(delete(Passage).where(col(Passage.document_id).in_(some)))
         session.exec(delete(Document).where(col(Document.id).in_(some)))
+    if changes.changed:
+        session.execute(update(Document), changes.changed)
+    for rows in chunks(changes.added):
+        connection.execute(insert(Document), [Document(**row).model_dump() for row in rows])
+    for rows in chunks(changes.passages):
+        connection.execute(insert(Passage), rows)
+
+
+def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items, at most CHUNK at a time."""
+    rest = iter(items)
+    while some := list(islice(rest, CHUNK)):
+        yield some
+
+
+def matching(
+    session: Session, query: Any, column: InstrumentedAttribute[str] | Any, ids: Iterable[str]
+) -> Iterator[Any]:
+    """The query's rows whose column is one of the ids, some ids a statement."""
+    for some in chunks(ids):
+        yield from session.exec(query.where(col(column).in_(some)))
+
+
+def _known(session: Session, source_id: str, names: Iterable[str]) -> Mapping[str, KnownDocument]:
+    query = select(Document.external_id, Document.id, Document.title, Document.content_hash)
+    query = query.where(Document.source_id == source_id)
+    rows = map(KnownDocument._make, matching(session, query, Document.external_id, names))
+    return {row.external_id: row for row in rows}
+
+
+def _recut(
+    session: Session, changed: list[dict[str, Any]], renamed: set[str]
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Ids of the passages that changed documents no longer have, and rows of their new ones. The
+    others stay with all that belongs to them, but where the title changed, which is indexed."""
+    query = select(Passage.id, Passage.document_id)
+    owners = [row["id"] for row in changed]
+    before = dict(matching(session, query, Passage.document_id, owners))
+    rows = list(_passage_rows(changed))
+    after = {row["id"] for row in rows if row["document_id"] not in renamed}
+    stale = [number for number in before if number not in after]
+    return stale, [row for row in rows if row["id"] not in before or row["id"] not in after]
 
 
 def _passage_rows(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -95,54 +142,6 @@ def _passage_rows(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             }
 
 
-def write_gold(
-    session: Session, source_id: str, purpose: str, batch: Batch, report: SyncReport
-) -> None:
-    """Bring the source's gold answers to what the batch says, counting in `report`. They take
-    the source's purpose; removed ones stay as rows in the state "removed"."""
-    rows = session.exec(select(GoldAnswer).where(GoldAnswer.source_id == source_id)).all()
-    known = {row.external_id: row for row in rows}
-    standing = {key for key, row in known.items() if row.state != "removed"}
-    for gone in _gone(standing, batch.gold_pairs, batch):
-        known[gone].state = "removed"
-        report.removed += 1
-    for item in batch.gold_pairs.values():
-        row = known.get(item.id)
-        content = _gold_hash(item)
-        if row is not None and row.state == "accepted" and row.content_hash == content:
-            report.unchanged += 1
-            continue
-        if row is None:
-            report.added += 1
-            row = GoldAnswer(
-                source_id=source_id, external_id=item.id, question="", answer="", content_hash=""
-            )
-            session.add(row)
-        else:
-            report.changed += 1
-        _set_gold(row, item, content)
-    session.flush()
-    session.exec(
-        update(GoldAnswer)
-        .where(col(GoldAnswer.source_id) == source_id, col(GoldAnswer.purpose) != purpose)
-        .values(purpose=purpose)
-    )
-
-
-def _set_gold(row: GoldAnswer, item: contract.GoldPair, content: str) -> None:
-    row.question, row.answer = item.question, item.answer
-    row.author, row.updated = item.author, item.updated
-    row.state, row.content_hash = "accepted", content
-
-
-def _gone(known: Iterable[str], listed: Iterable[str], batch: Batch) -> set[str]:
-    """Known ids that the source removed, or no longer lists."""
-    gone = set(known) & batch.removed
-    if batch.complete:
-        gone |= set(known) - batch.refused
-    return gone - set(listed)
-
-
 def _document_row(source_id: str, item: contract.Document) -> dict[str, Any]:
     content = content_hash(
         item.title, item.text, item.url, item.updated and item.updated.isoformat(), item.readers
@@ -158,14 +157,3 @@ def _document_row(source_id: str, item: contract.Document) -> dict[str, Any]:
         "readers": list(item.readers),
         "content_hash": content,
     }
-
-
-def _gold_hash(item: contract.GoldPair) -> str:
-    updated = item.updated and item.updated.isoformat()
-    return content_hash(item.question, item.answer, item.author, updated)
-
-
-def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    rest = iter(items)
-    while some := list(islice(rest, CHUNK)):
-        yield some

@@ -1,44 +1,55 @@
-"""Brings what the data sources hold into the database.
+"""Brings what the data sources hold into the database, page by page.
 
-A source is read to its end first; then one transaction writes what changed, re-cuts
-and re-indexes the changed documents, removes what is gone, and stores the cursor. A
-source that fails changes nothing and stops no other. Loading plugins and keeping
-their faults apart is plugin_host.py's.
+Each Checkpoint of a source ends a page, which is written in one transaction (sync_pages.py); a
+source without checkpoints makes one page. After a failure, a kill or a restart the next sync
+goes on from the last page. A source that is briefly out is tried again later, the others being
+synced meanwhile. Loading plugins and keeping their faults apart is plugin_host.py's.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import closing
 
 import structlog
-from sqlalchemy import ColumnElement, Engine
-from sqlmodel import Session, col, select, update
+from sqlalchemy import Engine
 
 from plugins import contract
-from service.database import changed_rows, insert_unless_there, session
-from service.errors import ConflictError, HeedError
+from service.database import session
+from service.errors import HeedError, SourceBusyError, SourceSecretError
 from service.plugin_host import PluginHost
 from service.plugin_settings import sources_in_use
 from service.settings import Settings, SourceSettings
 from service.source_items import Batch
-from service.source_writing import changed_documents, write_documents, write_gold
-from service.tables import DataSource, SyncReport, now
-from service.wording import content_hash
+from service.sync_pages import Pages
+from service.sync_reports import Counts, RunningReport
+from service.sync_retries import Retries
+from service.tables import SyncReport
 
 log = structlog.get_logger(__name__)
 
 OnItem = Callable[[int], None]
 """Called with the number of items read so far."""
 
+_RETRIES = Retries()
+
 
 def sync_all(
-    engine: Engine, host: PluginHost, settings: Settings, on_item: OnItem | None = None
+    engine: Engine,
+    host: PluginHost,
+    settings: Settings,
+    on_item: OnItem | None = None,
+    stop: threading.Event | None = None,
+    retries: Retries = _RETRIES,
 ) -> list[SyncReport]:
-    """Sync every source in use, one after another; one report each."""
+    """Sync every source in use, one after another; one report each. While a source is to be
+    waited for, the others are synced."""
     with session(engine) as opened:
         sources = [source.settings for source in sources_in_use(opened, settings)]
-    return [sync_source(engine, host, source, on_item) for source in sources]
+    syncs = [_Sync(engine, host, source, on_item, stop, retries) for source in sources]
+    return _run(syncs, stop or threading.Event())
 
 
 def sync_source(
@@ -46,103 +57,110 @@ def sync_source(
     host: PluginHost,
     settings: SourceSettings,
     on_item: OnItem | None = None,
+    stop: threading.Event | None = None,
+    retries: Retries = _RETRIES,
 ) -> SyncReport:
-    """Sync one source.
+    """Sync one source; once `stop` is set it ends at the next item.
 
-    A source that cannot be read raises nothing: the report's `error` says why, and
-    nothing but the report was written. DatabaseError where the database fails.
+    A source that cannot be read raises nothing: the report's `error` says why, and what was
+    written before its last checkpoint stays. DatabaseError where the database fails.
     """
-    with session(engine) as opened:
-        source = _known_source(opened, settings)
-    report = SyncReport(source_id=source.id, started_at=now())
-    try:
-        batch = _read(host, settings, source, on_item)
-        with session(engine) as opened:
-            changes = changed_documents(opened, source.id, batch, report)
-            _take(opened, source, settings, batch.cursor)
-            write_documents(opened, changes)
-            write_gold(opened, source.id, settings.purpose, batch, report)
-            _finish(opened, report, batch)
-    except HeedError as error:
-        report = SyncReport(source_id=source.id, started_at=report.started_at, error=str(error))
-        with session(engine) as opened:
-            _finish(opened, report, None)
-    _log(settings, report)
-    return report
+    sync = _Sync(engine, host, settings, on_item, stop, retries)
+    return _run([sync], stop or threading.Event())[0]
 
 
-def _known_source(opened: Session, settings: SourceSettings) -> DataSource:
-    insert_unless_there(opened, DataSource(name=settings.name, plugin=settings.plugin))
-    return opened.exec(select(DataSource).where(DataSource.name == settings.name)).one()
+class _Sync:
+    """A sync of one source. `due` is when to go on with it, by the monotonic clock."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        host: PluginHost,
+        settings: SourceSettings,
+        on_item: OnItem | None,
+        stop: threading.Event | None,
+        retries: Retries,
+    ) -> None:
+        self._engine, self._host, self._settings = engine, host, settings
+        self._on_item, self._stop, self._retries = on_item, stop, retries
+        self._started: tuple[Pages, RunningReport] | None = None
+        self._counts = Counts()
+        self._read = 0
+        self._failed = 0
+        self.due = 0.0
+        self.report: SyncReport | None = None
+
+    def go_on(self) -> None:
+        """Read on from the last page. Afterwards either `report` is there, or `due` says when to
+        call again."""
+        if self._started is None:
+            pages = Pages(self._engine, self._settings)
+            self._started = pages, RunningReport(self._engine, pages.source_id)
+        pages, report = self._started
+        try:
+            self._read_pages(pages, report)
+        except SourceBusyError as error:
+            self._failed += 1
+            wait_s = self._retries.wait_s(self._failed, error.retry_after_s)
+            if wait_s is None:
+                self._end(report, f"given up after {self._failed} tries: {error}")
+                return
+            log.info("sync_waits", source=self._settings.name, seconds=round(wait_s))
+            report.wait(self._read, wait_s, str(error))
+            self.due = time.monotonic() + wait_s
+        except SourceSecretError as error:
+            self._end(report, f"its secret is not taken; renew it, then sync again: {error}")
+        except HeedError as error:
+            self._end(report, str(error))
+        else:
+            self._end(report, None)
+
+    def _read_pages(self, pages: Pages, report: RunningReport) -> None:
+        self._look_for_stop()
+        batch = Batch()
+        source = self._host.data_source(self._settings)
+        with closing(source.items(pages.cursor)) as given:
+            for item in given:
+                batch.add(item)
+                self._read += 1
+                if self._on_item is not None:
+                    self._on_item(self._read)
+                if isinstance(item, contract.Checkpoint):
+                    self._counts = pages.write(batch, False, self._counts, self._read, report)
+                    self._failed = 0
+                    batch = Batch()
+                self._look_for_stop()
+                report.tell(self._read)
+        self._counts = pages.write(batch, True, self._counts, self._read, report)
+
+    def _look_for_stop(self) -> None:
+        if self._stop is not None and self._stop.is_set():
+            raise HeedError("the server stopped; the next sync goes on from the last page kept")
+
+    def _end(self, report: RunningReport, error: str | None) -> None:
+        self.report = report.end(self._read, error)
+        _log(self._settings, self.report)
 
 
-def _read(
-    host: PluginHost, settings: SourceSettings, source: DataSource, on_item: OnItem | None
-) -> Batch:
-    same = source.options_hash == _options_hash(settings)
-    # A cursor made with other options points into another place.
-    cursor: contract.Cursor = source.cursor if same else {}
-    batch = Batch()
-    for count, item in enumerate(host.data_source(settings).items(cursor), start=1):
-        batch.add(item)
-        if on_item is not None:
-            on_item(count)
-    return batch
-
-
-def _take(
-    opened: Session, source: DataSource, settings: SourceSettings, cursor: contract.Cursor
-) -> None:
-    """Lock the source for this transaction; ConflictError where another sync overtook us, so
-    that what was compared with before the lock is still what is stored."""
-    statement = (
-        update(DataSource)
-        .where(col(DataSource.id) == source.id, _unchanged(source.synced_at))
-        .values(
-            plugin=settings.plugin,
-            purpose=settings.purpose,
-            options_hash=_options_hash(settings),
-            cursor=dict(cursor),
-            synced_at=now(),
-        )
-    )
-    if changed_rows(opened.connection().execute(statement)) != 1:
-        raise ConflictError(
-            f"another sync of source {settings.name} finished meanwhile; nothing was changed, "
-            "its result stands"
-        )
-
-
-def _unchanged(synced_at: datetime | None) -> ColumnElement[bool]:
-    if synced_at is None:
-        return col(DataSource.synced_at).is_(None)
-    return col(DataSource.synced_at) == synced_at
-
-
-def _finish(opened: Session, report: SyncReport, batch: Batch | None) -> None:
-    if batch is not None:
-        report.rejected = [{"where": where, "reason": reason} for where, reason in batch.rejected]
-    report.finished_at = now()
-    opened.add(report)
-
-
-def _options_hash(settings: SourceSettings) -> str:
-    return content_hash(settings.plugin, repr(sorted(settings.options.items())))
+def _run(syncs: list[_Sync], stop: threading.Event) -> list[SyncReport]:
+    """Run them all to their ends, always going on with the one that is due first."""
+    while left := [sync for sync in syncs if sync.report is None]:
+        sync = min(left, key=lambda one: one.due)
+        stop.wait(max(0.0, sync.due - time.monotonic()))
+        sync.go_on()
+    return [sync.report for sync in syncs if sync.report is not None]
 
 
 def _log(settings: SourceSettings, report: SyncReport) -> None:
+    counts = {
+        "added": report.added,
+        "changed": report.changed,
+        "removed": report.removed,
+        "unchanged": report.unchanged,
+        "rejected": report.rejected_count,
+    }
     if report.error:
-        log.warning(
-            "sync_failed", source=settings.name, report=report.id, next_step="heed sync shows why"
-        )
+        step = "heed sync shows why"
+        log.warning("sync_failed", source=settings.name, report=report.id, next_step=step, **counts)
         return
-    log.info(
-        "sync_done",
-        source=settings.name,
-        report=report.id,
-        added=report.added,
-        changed=report.changed,
-        removed=report.removed,
-        unchanged=report.unchanged,
-        rejected=len(report.rejected),
-    )
+    log.info("sync_done", source=settings.name, report=report.id, **counts)

@@ -238,8 +238,11 @@ class Comparison(SQLModel, table=True):
 
 
 class DataSource(SQLModel, table=True):
-    """A configured source; the cursor is what its plugin returned at the last good sync, and
-    `options_hash` tells whether it was made with the options of today."""
+    """A configured source; the cursor is that of the last page that was kept, and `options_hash`
+    tells whether it was made with the options of today.
+
+    `unfinished` says that the sync of that page has not come to its end: the next one goes on
+    with it. `generation` grows with each page, so that of two syncs at once one gives way."""
 
     __tablename__ = "data_source"
 
@@ -249,12 +252,18 @@ class DataSource(SQLModel, table=True):
     purpose: str = "training"
     options_hash: str = ""
     cursor: dict[str, Any] = _json(dict)
+    unfinished: bool = False
+    generation: int = 0
     synced_at: datetime | None = _moment(null=True)
     created_at: datetime = _created()
 
 
 class SyncReport(SQLModel, table=True):
-    """What one sync of one source did. `rejected` holds {"where", "reason"} objects."""
+    """What one sync of one source did, or has done so far. `rejected` holds {"where", "reason"}
+    objects of the first of `rejected_count` items; `read` counts the items read.
+
+    Without `finished_at` it goes on, unless `alive_until` is past; `waiting` says what for, where
+    the source asked to be tried again later."""
 
     __tablename__ = "sync_report"
 
@@ -267,7 +276,37 @@ class SyncReport(SQLModel, table=True):
     removed: int = 0
     unchanged: int = 0
     rejected: list[dict[str, Any]] = _json(list)
+    rejected_count: int = 0
+    read: int = 0
+    waiting: str | None = None
+    alive_until: datetime | None = _moment(null=True)
     error: str | None = None
+    created_at: datetime = _created()
+
+
+class ListedItem(SQLModel, table=True):
+    """An item that an earlier page of an unfinished sync listed, so that its end knows what was
+    not. `kind` is "document", "gold_pair" or "question", "" for what could not be used."""
+
+    __tablename__ = "listed_item"
+
+    source_id: str = Field(primary_key=True, foreign_key="data_source.id")
+    kind: str = Field(primary_key=True)
+    external_id: str = Field(primary_key=True)
+
+
+class SourceQuestion(SQLModel, table=True):
+    """A question of a source without an answer, which the policy practises on (PPO)."""
+
+    __tablename__ = "source_question"
+    __table_args__ = (
+        Index("uq_source_question_source_id_external_id", "source_id", "external_id", unique=True),
+    )
+
+    id: str = Field(default_factory=new_id, primary_key=True)
+    source_id: str = Field(foreign_key="data_source.id")
+    external_id: str
+    question: str
     created_at: datetime = _created()
 
 

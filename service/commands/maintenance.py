@@ -73,7 +73,7 @@ def _sync_each(engine: Engine, settings: Settings, chosen: list[SourceSettings])
         "Sync",
         ("source", "added", "changed", "removed", "unchanged", "rejected", "error"),
         [
-            (e.name, r.added, r.changed, r.removed, r.unchanged, len(r.rejected), r.error)
+            (e.name, r.added, r.changed, r.removed, r.unchanged, r.rejected_count, r.error)
             for e, r in rows
         ],
     )

@@ -20,6 +20,7 @@ from service.plugin_settings import Configured, sources_in_use
 from service.scheduler import next_sync
 from service.secrets_of_options import masked
 from service.settings import SourceSettings
+from service.sync_reports import goes_on
 from service.tables import SyncReport
 from service.web.parts import GivenParts, Parts
 from service.web.rights import needs
@@ -62,7 +63,8 @@ class Rejected(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """What a sync did. `rejected` holds the first in a list of sources, all in a source's own."""
+    """What a sync did, or has done so far; `waiting` says why it waits for the source. `rejected`
+    holds the first few in a list of sources, the first 1,000 in a source's own."""
 
     started_at: datetime
     finished_at: datetime | None
@@ -73,6 +75,7 @@ class Report(msgspec.Struct):
     error: str | None
     rejected_count: int
     rejected: list[Rejected]
+    waiting: str | None
 
 
 class Source(msgspec.Struct):
@@ -89,6 +92,7 @@ class Source(msgspec.Struct):
     generation: int
     documents: int
     gold_answers: int
+    questions: int
     read_so_far: int | None
     report: Report | None
     changed_by: str | None = None
@@ -271,6 +275,8 @@ def _source(opened: Session, parts: Parts, source: Configured, rejected: int) ->
     held = source_desk.holdings(opened, entry.name, 1)
     report = held.reports[0] if held.reports else None
     read = parts.sources.syncing(entry.name)
+    if read is None and report is not None and goes_on(report):
+        read = report.read
     status: Literal["new", "syncing", "fine", "failed"] = "new"
     if read is not None:
         status = "syncing"
@@ -286,6 +292,7 @@ def _source(opened: Session, parts: Parts, source: Configured, rejected: int) ->
         generation=row.generation if row else 0,
         documents=held.documents,
         gold_answers=held.gold_answers,
+        questions=held.questions,
         read_so_far=read,
         report=_report(report, rejected) if report else None,
         changed_by=row.changed_by if row else None,
@@ -296,9 +303,8 @@ def _source(opened: Session, parts: Parts, source: Configured, rejected: int) ->
 def _gone(opened: Session, name: str) -> Source:
     held = source_desk.holdings(opened, name, 1)
     report = _report(held.reports[0], 0) if held.reports else None
-    return Source(
-        name, "", "", "gone", "fine", {}, 0, held.documents, held.gold_answers, None, report
-    )
+    held_now = (held.documents, held.gold_answers, held.questions)
+    return Source(name, "", "", "gone", "fine", {}, 0, *held_now, None, report)
 
 
 def _report(report: SyncReport, most: int | None) -> Report:
@@ -311,8 +317,9 @@ def _report(report: SyncReport, most: int | None) -> Report:
         report.removed,
         report.unchanged,
         report.error,
-        len(report.rejected),
+        report.rejected_count,
         [Rejected(item["where"], item["reason"]) for item in shown],
+        report.waiting,
     )
 
 

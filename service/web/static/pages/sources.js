@@ -23,7 +23,8 @@ function Rejected({ items, count }) {
 }
 
 function Report({ report }) {
-  return html`<p><${When} at=${report.finished_at ?? report.started_at} />: ${report.error ? "nothing was changed" : changes(report)}</p>
+  return html`<p><${When} at=${report.finished_at ?? report.started_at} />: ${changes(report)}</p>
+    ${report.waiting && html`<p class="quiet">It waits, then goes on: ${report.waiting}</p>`}
     ${report.error && html`<div class="failure"><p>${report.error}</p></div>`}
     <${Rejected} items=${report.rejected} count=${report.rejected_count} />`;
 }
@@ -139,7 +140,7 @@ function SourceForm({ plugins, source = null, folders = [], onClose, onDone }) {
 
 function SourceCard({ source, plugins, onChanged }) {
   return html`<li class="card"><h2 class="row"><a href=${`/sources/${source.name}`}>${source.name}</a><${Status} source=${source} /></h2>
-    <p class="quiet">${source.plugin && `${source.plugin}, `}${ORIGINS[source.origin]}: ${source.documents} documents, ${source.gold_answers} right answers</p>
+    <p class="quiet">${source.plugin && `${source.plugin}, `}${ORIGINS[source.origin]}: ${source.documents} documents, ${source.gold_answers} right answers${source.questions ? `, ${source.questions} questions` : ""}</p>
     ${source.report ? html`<${Report} report=${source.report} />` : html`<p>It has not been read yet.</p>`}
     <${Actions} source=${source} plugins=${plugins} onChanged=${onChanged} /></li>`;
 }
@@ -167,7 +168,7 @@ function OneSource({ name }) {
   return html`<${Page} title=${name} actions=${html`<a href="/sources">All sources</a>`}>
     <${Failure} error=${error} onRetry=${reload} />
     ${source && html`<p class="row"><${Status} source=${source} /><span class="quiet">${source.plugin && `${source.plugin}, `}${ORIGINS[source.origin]}${source.changed_by ? ` by ${source.changed_by}` : ""}</span></p>
-      <p>${source.documents} documents, ${source.gold_answers} right answers${source.purpose === "evaluation" ? ", for evaluation only" : ""}</p>
+      <p>${source.documents} documents, ${source.gold_answers} right answers${source.questions ? `, ${source.questions} questions` : ""}${source.purpose === "evaluation" ? ", for evaluation only" : ""}</p>
       <${Actions} source=${source} plugins=${all.data?.plugins ?? []} onChanged=${changed} />
       <h2>Options</h2>
       <${Table} caption="Options" rows=${options} empty="It has none." columns=${[{ label: "Option", header: true, cell: (row) => row.id }, { label: "Value", cell: (row) => (typeof row.value === "string" ? row.value : JSON.stringify(row.value)) }]} />
