@@ -39,8 +39,10 @@ demo: $(INSTALLED)
 serve: $(INSTALLED)
 	$(BIN)/heed serve
 
+# A test that fails is tried once more, and the summary tells of it: other work on the machine may
+# have held it up.
 test: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not benchmark and not vllm" $(PYTEST)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --reruns 1 -r fEsxXR -m "not benchmark and not vllm" $(PYTEST)
 
 test-vllm: $(INSTALLED)
 	$(BIN)/python -m tests.engines.vllm_environment

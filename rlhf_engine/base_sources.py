@@ -138,6 +138,7 @@ def watched(task: Callable[[], Result], tick: Callable[[], None]) -> Result:
 
 def _ask_hub(name: str, revision: str | None, endpoint: str | None, timeout_s: float) -> Any:
     """What the hub says of a repository, within `timeout_s` in all, name resolution included."""
+    import httpx2
     from huggingface_hub import HfApi, constants, errors
 
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE"):
@@ -156,7 +157,7 @@ def _ask_hub(name: str, revision: str | None, endpoint: str | None, timeout_s: f
     thread = threading.Thread(target=ask, name="heed-hub", daemon=True)
     thread.start()
     thread.join(timeout_s)
-    if not answer:
+    if not answer or isinstance(answer[0], TimeoutError | httpx2.TimeoutException):
         raise BasePolicyError(f"the Hugging Face hub did not answer within {timeout_s:g} s")
     if isinstance(answer[0], errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
         raise BasePolicyError(

@@ -32,13 +32,14 @@ CONTEXT = 1024
 class Faults:
     """What goes wrong. `load`, `ask`: a status instead of doing it; `answer_as`: a name in place
     of the model's; `break_after`: tokens after which the connection is dropped; `splits`: it has
-    another tokenizer."""
+    another tokenizer; `pause_s`: seconds between two tokens."""
 
     load: int | None = None
     ask: int | None = None
     answer_as: str | None = None
     break_after: int | None = None
     splits: bool = False
+    pause_s: float = 0.0
 
 
 class StandIn:
@@ -174,6 +175,7 @@ class StandIn:
                 raise ConnectionError("dropped, as asked for")
             (drawn,) = await asyncio.to_thread(self._step, decoder)
             count += 1
+            await asyncio.sleep(self.faults.pause_s)
             await _event(send, json.dumps(self._chunk(asked, drawn, decoder), ensure_ascii=False))
         await _event(send, "[DONE]")
         await send({"type": "http.response.body", "body": b""})

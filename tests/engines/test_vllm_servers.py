@@ -192,10 +192,13 @@ def test_a_server_that_is_down_is_left_out_and_comes_back_with_every_version(
 def test_without_a_server_the_engine_is_not_ready(
     engine: VllmEngine, servers: tuple[StandIn, StandIn], stored: Stored
 ) -> None:
+    for server in servers:
+        server.faults.pause_s = 0.1
     running = ask(engine, stored.one.id, settings=LONG)
     assert running.first_token.wait(WAIT_S)
     for server in servers:
         server.stop()
+        server.faults.pause_s = 0.0
     assert isinstance(running.wait().error, GenerationError)
     assert eventually(lambda: not engine.stats().ready)
     with pytest.raises(GenerationError, match="no vLLM server can be reached"):

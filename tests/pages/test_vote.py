@@ -210,8 +210,7 @@ def test_what_is_typed_as_a_reason_is_no_vote(
 
 
 def test_a_failed_vote_says_so_and_keeps_the_pair(browse: Browse) -> None:
-    page = browse("/vote", allowed=("503",))
-    first = question(page)
+    page = browse("/my-feedback", allowed=("503",))
     page.route(
         "**/api/vote-queue/*",
         lambda route: (
@@ -220,6 +219,8 @@ def test_a_failed_vote_says_so_and_keeps_the_pair(browse: Browse) -> None:
             else route.continue_()
         ),
     )
+    page.get_by_role("link", name="Vote", exact=True).click()
+    first = question(page)
     page.keyboard.press("3")
     expect(page.get_by_role("alert")).to_contain_text("The database is busy.")
     assert question(page) == first

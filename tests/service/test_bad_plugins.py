@@ -77,7 +77,7 @@ BAD: dict[str, tuple[str, str | None]] = {
     ),
     "mutate": ("\n    builtins.len = json.loads = None\n    os.chdir('/')\n    return 0.5", ""),
     "write into our pipes": (
-        "\n    for number in range(3, 30):"
+        "\n    for number in range(3, 4096):"
         "\n        try: os.write(number, b'{}' + bytes([10]))"
         "\n        except OSError: pass"
         "\n    return 0.5",
@@ -132,7 +132,12 @@ def answers(count: int) -> list[SignalInput]:
 
 
 def processes() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+    """Our interpreters; a database or a browser of other tests starts helpers when it likes."""
+    return {
+        child.pid
+        for child in psutil.Process().children(recursive=True)
+        if child.name().startswith("python")
+    }
 
 
 @pytest.mark.parametrize("kind", BAD)
