@@ -126,8 +126,10 @@ class _Sync:
                 if self._on_item is not None:
                     self._on_item(self._read)
                 if isinstance(item, contract.Checkpoint):
+                    before = pages.cursor
                     self._counts = pages.write(batch, False, self._counts, self._read, report)
-                    self._failed = 0
+                    if pages.cursor != before:
+                        self._failed = 0
                     batch = Batch()
                 self._look_for_stop()
                 report.tell(self._read)

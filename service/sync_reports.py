@@ -60,7 +60,8 @@ class RunningReport:
     def __init__(self, engine: Engine, source_id: str) -> None:
         self._engine = engine
         self._told_at = time.monotonic()
-        unfinished = (SyncReport.source_id == source_id, col(SyncReport.finished_at).is_(None))
+        of_source = col(SyncReport.source_id) == source_id
+        unfinished = (of_source, col(SyncReport.finished_at).is_(None))
         row = SyncReport(source_id=source_id, started_at=now(), alive_until=_alive(0))
         self.id = row.id
         with session(engine) as opened:

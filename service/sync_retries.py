@@ -24,6 +24,6 @@ class Retries:
         """
         if failed >= self.tries:
             return None
-        grown = self.first_s * 2 ** (failed - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        grown = self.first_s * 2.0 ** (failed - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
         asked = asked_s if asked_s is not None and math.isfinite(asked_s) else 0.0
         return min(max(grown, asked * random.uniform(1.0, 1.1)), self.longest_s)  # noqa: S311

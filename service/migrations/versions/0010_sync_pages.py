@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,8 +14,10 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-SOURCE = (("unfinished", sa.Boolean(), sa.false()), ("generation", sa.Integer(), "0"))
-REPORT = (
+Columns = tuple[tuple[str, sa.types.TypeEngine[Any], Any], ...]
+
+SOURCE: Columns = (("unfinished", sa.Boolean(), sa.false()), ("generation", sa.Integer(), "0"))
+REPORT: Columns = (
     ("rejected_count", sa.Integer(), "0"),
     ("read", sa.Integer(), "0"),
     ("waiting", sa.String(), None),
