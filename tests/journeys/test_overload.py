@@ -219,7 +219,6 @@ def test_who_leaves_frees_the_slot_within_one_step(
     with serving(settings, engine, engine_factory=made) as served:
         held, (first, second) = engines[0], (served.visitor(), served.visitor())
         with asking([first]) as (stream,):
-            next(stream.iter_text())
             eventually(lambda: len(held.log) > 3)
             with asking([second]):
                 eventually(lambda: held.stats().waiting == 1)
