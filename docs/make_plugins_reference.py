@@ -205,7 +205,8 @@ def fields(cls: type[Any]) -> Iterator[str]:
 
 def signature(function: Callable[..., Any]) -> str:
     """A function's arguments and result, without the quotes of unread annotations."""
-    return re.sub(r"'([^']+)'", r"\1", str(inspect.signature(function)))
+    told = str(inspect.signature(function))
+    return re.sub(r"(: |-> )'([^']+)'", r"\1\2", told).replace("''", '""')
 
 
 def told(documented: object, paragraphs: int | None = None) -> str:

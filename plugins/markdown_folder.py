@@ -1,16 +1,14 @@
 """A data source for a folder of Markdown pages, such as a handbook.
 
 Each page is a document. A heading that is a question, with a short answer under it,
-is a gold pair as well. Turning Markdown into text is markdown_text.py's.
+is a gold pair as well (markdown_pages.py).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -19,30 +17,15 @@ from plugins.contract import (
     Cursor,
     DataSource,
     Document,
-    GoldPair,
     Item,
     Rejected,
     SourceError,
 )
 from plugins.hookspecs import hookimpl
-from plugins.markdown_text import Page, Section, read_page
+from plugins.markdown_pages import page_items
 
 DEFAULT_PATTERN = "**/*.md"
 LARGEST_PAGE_BYTES = 2_000_000
-SHORTEST_ANSWER_WORDS = 8
-LONGEST_ANSWER_WORDS = 250
-SHORTEST_QUESTION_WORDS = 3
-
-# "Questions?", "Still have questions?", "Need more help?": an invitation, no question of a reader.
-_INVITATION = re.compile(
-    r"(?:do |you |got |have |any |still |more |other |further |need |want )*"
-    r"(?:questions?|help|support|feedback|comments?|suggestions?|information)"
-    r"(?:,? (?:or |and )?(?:questions?|help|support|feedback|comments?|concerns?|suggestions?))*\?",
-    re.IGNORECASE,
-)
-_ANSWER_MARK = re.compile(r"^A(?:nswer)?[:.]\s+")
-_NUMBERING = re.compile(r"^(?:\d+(?:\.\d+)*[.):]?|Q\d*[.:)])\s+")
-
 
 class _UnusablePageError(Exception):
     """Why one page is rejected; the others go on."""
@@ -50,57 +33,6 @@ class _UnusablePageError(Exception):
 
 def _is_hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
-
-
-def _title(page: Page, where: str) -> str:
-    named = page.front_matter.get("title")
-    if isinstance(named, str | int | float) and str(named).strip():
-        return " ".join(str(named).split())
-    headed = next((section.heading for section in page.sections if section.heading), "")
-    return headed or re.sub(r"[-_]+", " ", PurePosixPath(where).stem)
-
-
-def _updated(front_matter: dict[str, Any]) -> datetime | None:
-    """The page's own date at `updated` or `date`; a file's time says when it was copied."""
-    value = front_matter.get("updated", front_matter.get("date"))
-    if isinstance(value, datetime):
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    return None
-
-
-def _gold_pairs(
-    where: str, sections: tuple[Section, ...], updated: datetime | None
-) -> Iterator[GoldPair]:
-    taken: dict[str, int] = {}
-    for position, section in enumerate(sections):
-        question = _question(section.heading)
-        answer = _answer(sections, position)
-        if question and SHORTEST_ANSWER_WORDS <= len(answer.split()) <= LONGEST_ANSWER_WORDS:
-            slug = re.sub(r"[\W_]+", "-", question.casefold()).strip("-")[:80]
-            taken[slug] = taken.get(slug, 0) + 1
-            count = f"-{taken[slug]}" if taken[slug] > 1 else ""
-            yield GoldPair(f"{where}#{slug}{count}", question, answer, updated=updated)
-
-
-def _question(heading: str) -> str | None:
-    """The heading as a question, without numbering and footnote marks; None if it is none."""
-    question = re.sub(r"[*†‡]+\?$", "?", _NUMBERING.sub("", heading))
-    if not question.endswith("?") or len(question.split()) < SHORTEST_QUESTION_WORDS:
-        return None
-    return None if _INVITATION.fullmatch(question) else question
-
-
-def _answer(sections: tuple[Section, ...], position: int) -> str:
-    """The text under a heading, with that of the headings below it."""
-    first = sections[position]
-    parts = [first.text]
-    for section in sections[position + 1 :]:
-        if section.level <= first.level:
-            break
-        parts += [section.heading, section.text]
-    return _ANSWER_MARK.sub("", "\n\n".join(part for part in parts if part))
 
 
 def _within_the_folder(value: str) -> str:
@@ -166,18 +98,12 @@ class MarkdownFolder:
     def _page_items(self, file: Path) -> Iterator[Item]:
         where = file.relative_to(self.path).as_posix()
         try:
-            page = read_page(self._read(file))
+            text = self._read(file)
         except _UnusablePageError as error:
             # A file name may hold bytes that no database takes.
             yield Rejected(where.encode("utf-8", "backslashreplace").decode(), str(error))
             return
-        if not any(section.text for section in page.sections):
-            yield Rejected(where, "has no text")
-            return
-        updated = _updated(page.front_matter)
-        yield Document(where, _title(page, where), page.text, updated=updated)
-        if self.questions:
-            yield from _gold_pairs(where, page.sections, updated)
+        yield from page_items(where, text, self.questions)
 
     def _read(self, file: Path) -> str:
         try:

@@ -16,9 +16,17 @@ from rlhf_engine.errors import SnapshotError
 from rlhf_engine.files import sha256_of, write_lines
 from rlhf_engine.gate import Measured, decide, figures
 from rlhf_engine.plan import RunPlan
-from rlhf_engine.records import Demonstration, GateReport, Prompt, StageReport
+from rlhf_engine.records import (
+    Demonstration,
+    GateReport,
+    Prompt,
+    SignalInput,
+    StageReport,
+    to_json,
+)
 from rlhf_engine.render import answer_ids, prompt_ids
 from rlhf_engine.reward_model import RewardModel
+from rlhf_engine.signals import RewardSignal, summary
 from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.stage import Stage
 from rlhf_engine.statistics import Interval, mean_interval
@@ -38,8 +46,13 @@ class Player:
     folder: Path | None
 
 
-def run_evaluation(stage: Stage, snapshot: Snapshot) -> tuple[StageReport, GateReport]:
-    """Answer, compare, decide. Writes STAGE/answers.jsonl, one question a line."""
+def run_evaluation(
+    stage: Stage, snapshot: Snapshot, signals: Sequence[RewardSignal] = ()
+) -> tuple[StageReport, GateReport]:
+    """Answer, compare, decide. Writes STAGE/answers.jsonl, one question a line.
+
+    What the reward signals read of both policies' answers is reported, and decides nothing.
+    """
     demonstrations = snapshot.evaluation_demonstrations()[: stage.plan.evaluation.max_questions]
     if len(demonstrations) < 2:
         raise SnapshotError(
@@ -54,9 +67,13 @@ def run_evaluation(stage: Stage, snapshot: Snapshot) -> tuple[StageReport, GateR
     rewards = _rewards(stage, backbone, demonstrations, sheets)
     measured = _measure(stage, sheets, rewards)
     _write_answers(stage, sheets, rewards)
-    extra = {"kl": _kl_to_sft(stage, backbone, candidate, demonstrations, sheets["candidate"])}
+    extra: dict[str, Any] = {
+        "kl": _kl_to_sft(stage, backbone, candidate, demonstrations, sheets["candidate"])
+    }
     for name, values in rewards.items():
         extra[f"reward_{name}"] = sum(values) / len(values)
+    if signals:
+        extra["signals"] = _signal_summaries(signals, demonstrations, sheets)
     report = decide(measured, stage.plan.gate)
     return StageReport(stage.name, stage.seconds(), figures(measured) | extra), report
 
@@ -140,6 +157,25 @@ def _rewards(
             ),  # type: ignore[misc]
         )
         for name, rows in sheets.items()
+    }
+
+
+def _signal_summaries(
+    signals: Sequence[RewardSignal],
+    demonstrations: Sequence[Demonstration],
+    sheets: dict[str, list[SheetRow]],
+) -> dict[str, dict[str, Any]]:
+    """By signal and policy: mean reading, how many answers were read, how many were not."""
+    inputs = {
+        name: [
+            SignalInput(item.prompt, row.answer, row.gold)
+            for item, row in zip(demonstrations, rows, strict=True)
+        ]
+        for name, rows in sheets.items()
+    }
+    return {
+        signal.name: {name: to_json(summary(signal, read)) for name, read in inputs.items()}
+        for signal in signals
     }
 
 

@@ -153,7 +153,7 @@ def _run_stage(stage: Stage, snapshot: Snapshot, signals: Sequence[RewardSignal]
     elif stage.name == "ppo":
         report = run_ppo(stage, snapshot, signals)
     elif stage.name == "evaluation":
-        report, verdict = run_evaluation(stage, snapshot)
+        report, verdict = run_evaluation(stage, snapshot, signals)
         stage.run.write_gate_report(verdict)
     else:
         report = _snapshot_report(stage, snapshot)

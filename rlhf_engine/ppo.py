@@ -36,7 +36,7 @@ from rlhf_engine.processes import Processes
 from rlhf_engine.records import StageReport
 from rlhf_engine.reward_model import CRITIC, RewardModel
 from rlhf_engine.rollout import POLICY, REFERENCE, Minibatch, Part, Rollouts, stream
-from rlhf_engine.signals import RewardSignal
+from rlhf_engine.signals import Known, RewardSignal
 from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.stage import Stage
 
@@ -54,14 +54,14 @@ def run_ppo(stage: Stage, snapshot: Snapshot, signals: Sequence[RewardSignal]) -
     prompts = [prompt for prompt in snapshot.prompts if prompt.split == "train"]
     if not prompts:
         raise SnapshotError("the snapshot holds no prompt to tune on")
-    golds = {item.prompt.question: item.answer for item in snapshot.training_demonstrations()}
     backbone = Backbone.load(Path(stage.plan.base), stage.dtype)
     sft, reward_model = (stage.run.stage_path(name) for name in ("sft", "reward_model"))
     for name in (REFERENCE, POLICY):
         backbone.add_adapter(name, sft / "adapter")
     critic = Critic.load(reward_model / CRITIC).to(backbone.device)
     judge = RewardModel(backbone, reward_model)
-    rollouts = Rollouts(stage.plan, backbone, judge, prompts, golds, signals, Processes())
+    known = Known.of(snapshot)
+    rollouts = Rollouts(stage.plan, backbone, judge, prompts, known, signals, Processes())
     tuner = BestOfN if stage.plan.ppo.algorithm == "best_of_n" else Ppo
     return tuner(stage, rollouts, critic).run()
 

@@ -53,7 +53,7 @@ def of_rollout(rollout: Rollout, processes: Processes, kl_coefficient: float) ->
         "objective/novelty": total["novelty"] / count,
         "objective/reward": total["reward"] / count,
         "objective/rlhf_reward": total["reward"] / count - kl_coefficient * kl,
-        **{name: total[name] / count for name in rollout.readings if name.startswith("reward/")},
+        **{name: total[name] / count for name in rollout.readings if name.startswith(_SIGNALS)},
         "policy/mismatch": total["mismatch"] / tokens,
         "value/explained_variance": _explained_variance(rollout, processes),
         "length/mean": tokens / count,
@@ -61,6 +61,7 @@ def of_rollout(rollout: Rollout, processes: Processes, kl_coefficient: float) ->
     }
 
 
+_SIGNALS = ("reward/", "abstained/")
 _PART_SUMS = ("kl_k1", "kl_k3", "mismatch")
 
 

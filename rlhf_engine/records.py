@@ -133,11 +133,13 @@ class SampledAnswer:
 
 @dataclass(frozen=True, slots=True)
 class SignalInput:
-    """What a reward signal is given for one answer; `gold` is the right answer where known."""
+    """What a reward signal is given for one answer: `gold` is the right answer where known,
+    `thumbs` what people gave this very answer, 1 for up and -1 for down."""
 
     prompt: Prompt
     answer: str
     gold: str | None = None
+    thumbs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,10 @@ from rlhf_engine.generation import generate
 from rlhf_engine.plan import PpoPlan, RunPlan
 from rlhf_engine.ppo_control import RewardScale
 from rlhf_engine.processes import Processes
-from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings, SignalInput
+from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings
 from rlhf_engine.render import prompt_ids
 from rlhf_engine.reward_model import Judgement
-from rlhf_engine.signals import RewardSignal, read_signal
+from rlhf_engine.signals import Known, RewardSignal, read_signal
 
 POLICY, REFERENCE = "policy", "reference"
 
@@ -75,7 +75,7 @@ class Rollout:
     """One rollout batch, as far as this process drew it.
 
     `answers` by place in the batch; `readings` by name and place: score, spread, novelty,
-    reward and reward/<signal>. Times in seconds.
+    reward, and for each signal reward/<signal> and abstained/<signal>. Times in seconds.
     """
 
     answers: dict[int, SampledAnswer]
@@ -100,12 +100,12 @@ class Rollouts:
         backbone: Backbone,
         judge: Judge,
         prompts: Sequence[Prompt],
-        golds: dict[str, str],
+        known: Known,
         signals: Sequence[RewardSignal],
         processes: Processes,
     ) -> None:
         self.plan, self.backbone, self.judge = plan, backbone, judge
-        self.prompts, self.golds, self.signals = prompts, golds, signals
+        self.prompts, self.known, self.signals = prompts, known, signals
         self.processes = processes
 
     @property
@@ -231,23 +231,23 @@ class Rollouts:
     def _readings(
         self, prompts: Sequence[Prompt], answers: dict[int, SampledAnswer]
     ) -> dict[str, dict[int, float]]:
-        """Each signal's readings by place, named reward/<signal>; an abstention reads as 0."""
+        """Each signal's readings by place, named reward/<signal>; an abstention reads as 0, and
+        as 1 under abstained/<signal>."""
         g = self.ppo.answers_per_prompt
         asked = [prompts[place // g] for place in answers]
         inputs = [
-            SignalInput(prompt, answer.text, self.golds.get(prompt.question))
+            self.known.about(prompt, answer.text)
             for prompt, answer in zip(asked, answers.values(), strict=True)
         ]
-        read = {
-            signal.name: read_signal(signal, inputs) if inputs else [] for signal in self.signals
-        }
-        return {
-            f"reward/{name}": {
-                place: 0.0 if reading is None else reading
-                for place, reading in zip(answers, readings, strict=True)
+        found: dict[str, dict[int, float]] = {}
+        for signal in self.signals:
+            read = read_signal(signal, inputs) if inputs else []
+            by_place = list(zip(answers, read, strict=True))
+            found[f"reward/{signal.name}"] = {place: value or 0.0 for place, value in by_place}
+            found[f"abstained/{signal.name}"] = {
+                place: float(value is None) for place, value in by_place
             }
-            for name, readings in read.items()
-        }
+        return found
 
     def _reward(self, rollout: Rollout, scale: RewardScale) -> None:
         """Each answer's reward: the score of the heads, plus the weighted readings, minus the

@@ -280,7 +280,7 @@ def _plain_answer(given: SignalInput) -> dict[str, Any]:
         "text": given.answer,
         "passages": passages,
         "gold": given.gold,
-        "feedback": [],
+        "feedback": [{"kind": "thumb", "value": value} for value in given.thumbs],
     }
 
 

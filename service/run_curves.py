@@ -15,6 +15,7 @@ MOST_POINTS = 200
 """Points of a curve; where more were measured, neighbours are averaged."""
 
 MOST_FILES = 8
+SIGNAL_PREFIX = "reward/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,19 @@ def read_curves(run: Path) -> list[Curve]:
 def _read(run: Path, _written_ns: int, _size: int) -> list[Curve]:
     """Read once for each state of the file; a page looks again and again."""
     rows = rlhf_engine.RunFolder(run).metrics()
-    curves = (_curve(panel, rows) for panel in PANELS)
+    curves = (_curve(panel, rows) for panel in (*PANELS, _signals_panel(rows)))
     return [curve for curve in curves if curve is not None]
+
+
+def _signals_panel(rows: Sequence[dict[str, Any]]) -> Panel:
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith(SIGNAL_PREFIX))
+    return Panel(
+        "signals",
+        "Reward signals",
+        "batch",
+        "What each signal reads of the answers drawn, from -1 to 1; where it abstains counts as 0.",
+        tuple(Line(key, key.removeprefix(SIGNAL_PREFIX)) for key in keys),
+    )
 
 
 def _curve(panel: Panel, rows: Sequence[dict[str, Any]]) -> Curve | None:

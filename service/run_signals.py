@@ -48,11 +48,12 @@ class RunSignal:
 
     def __init__(self, settings: SignalSettings, made: HostedSignal | None, failures: int) -> None:
         self.name, self.weight = settings.name, settings.weight
+        self._settings = settings
         self._made = made
         self._left = self._most = failures
 
     def read_batch(self, batch: Sequence[SignalInput]) -> Sequence[float | None]:
-        """One reading for each answer, all None where the plugin fails."""
+        """One reading for each answer as far as it counts, all None where the plugin fails."""
         nothing: list[float | None] = [None] * len(batch)
         if self._made is None or self._left <= 0:
             return nothing
@@ -64,7 +65,8 @@ class RunSignal:
             log.warning("signal_failed", signal=self.name, error=str(failure), next=told)
             return nothing
         self._left = self._most
-        return readings
+        counted = self._settings.counted
+        return [None if reading is None else counted(reading) for reading in readings]
 
     def close(self) -> None:
         """Let go of the plugin's process."""

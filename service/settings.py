@@ -7,6 +7,7 @@ plugins are named by their entry point.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +59,20 @@ class SignalSettings(PluginUse):
     """One reward signal."""
 
     weight: float = Field(default=0.25, ge=0, le=1)
-    """How much of the reward a full reading of 1 makes; the cap of this signal's influence."""
+    """How much of the reward a full reading of 1 makes."""
+    cap: float = Field(default=1.0, gt=0, le=1)
+    """The most that this signal adds to an answer's reward, or takes from it."""
+
+    @property
+    def most(self) -> float:
+        """The most that it can make of a reward."""
+        return min(self.weight, self.cap)
+
+    def counted(self, reading: float) -> float:
+        """The reading as far as it counts: what is beyond the cap is cut off."""
+        if self.weight * abs(reading) <= self.cap:
+            return reading
+        return math.copysign(self.cap / self.weight, reading)
 
 
 class AnswerSettings(BaseModel):

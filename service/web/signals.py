@@ -10,10 +10,12 @@ from litestar.params import FromPath, JSONBody
 
 import rlhf_engine
 from rlhf_engine.records import PromptPassage
+from service.database import session
 from service.errors import HeedError, NotFoundError
 from service.feedback import LONGEST_ANSWER
 from service.plugin_host import SIGNALS
 from service.secrets_of_options import masked
+from service.signal_readings import SignalReadings, readings_by_signal
 from service.web.parts import GivenParts, Parts
 from service.web.rights import needs
 from service.web.sessions import GivenPerson
@@ -30,14 +32,17 @@ ADVICE: Any = {
 
 class Signal(msgspec.Struct):
     """A reward signal of the settings file. `weight` from 0 to 1 is how much of the reward a full
-    reading of 1 makes, and so the most that it can make; `error` says why it cannot be used.
-    Secrets in `options` are masked."""
+    reading of 1 makes, `most` the most that it can make; `error` says why it cannot be used.
+    Secrets in `options` are masked. `versions` holds what it read of the answers to evaluation
+    questions, the newest first."""
 
     name: str
     plugin: str
     weight: float
+    most: float
     options: dict[str, Any]
     error: str | None
+    versions: list[SignalReadings]
 
 
 class Signals(msgspec.Struct):
@@ -68,17 +73,21 @@ class Reading(msgspec.Struct):
 @get("/api/signals", **ADVICE)
 def list_signals(operator: GivenPerson, parts: GivenParts) -> Signals:  # noqa: ARG001 - the role is asked for
     """The reward signals with their weights."""
+    with session(parts.database) as opened:
+        read = readings_by_signal(opened)
     listed = [
         Signal(
             entry.name,
             entry.plugin,
             entry.weight,
+            entry.most,
             masked(entry.options, parts.sources.host().options_of(entry.plugin, SIGNALS)),
             _why_not(parts, entry.name),
+            read.get(entry.name, []),
         )
         for entry in parts.settings.signals
     ]
-    return Signals(listed, sum(signal.weight for signal in listed))
+    return Signals(listed, sum(signal.most for signal in listed))
 
 
 @post("/api/signals/{name:str}/read", status_code=200, **ADVICE)
@@ -108,7 +117,7 @@ def read_text(
             signal.close()
     except HeedError as error:
         return Reading(None, 0.0, str(error))
-    return Reading(reading, entry.weight * (reading or 0.0), None)
+    return Reading(reading, entry.weight * entry.counted(reading or 0.0), None)
 
 
 def _why_not(parts: Parts, name: str) -> str | None:

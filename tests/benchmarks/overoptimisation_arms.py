@@ -19,6 +19,7 @@ from rlhf_engine.plan import PpoPlan, RewardPlan
 from rlhf_engine.ppo import Ppo
 from rlhf_engine.processes import Processes
 from rlhf_engine.rollout import POLICY, REFERENCE, Rollouts
+from rlhf_engine.signals import Known
 from tests.benchmarks.overoptimisation_world import COMPARISONS, Gold, Proxy, Votes
 from tests.benchmarks.ppo_learns_tiny import PROMPTS, begin_ppo, fresh_answers, tiny_ppo_plan
 from tests.tiny import tiny_base
@@ -157,7 +158,7 @@ def tune(folder: Path, arm: Arm, seed: int, extent: Extent) -> Curve:
     gold = Gold.drawn(backbone, seed)
     votes = Votes.cast(backbone, plan, gold, extent.votes)
     proxy: Proxy = votes.proxy(backbone, arm.heads, seed)
-    rollouts = Rollouts(plan, backbone, proxy, PROMPTS, {}, [], Processes())
+    rollouts = Rollouts(plan, backbone, proxy, PROMPTS, Known(), [], Processes())
     tuner = WatchedPpo(stage, rollouts, votes.critic(proxy))
     tuner.watch(gold, extent.every, extent.answers)
     report = tuner.run()

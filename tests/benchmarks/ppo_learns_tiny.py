@@ -27,6 +27,7 @@ from rlhf_engine.render import prompt_ids
 from rlhf_engine.reward_model import Judgement
 from rlhf_engine.rollout import POLICY, REFERENCE, Rollouts
 from rlhf_engine.run_folder import RunFolder
+from rlhf_engine.signals import Known
 from rlhf_engine.stage import Stage
 from tests.rlhf_engine.runs import demonstrations
 from tests.tiny import tiny_base
@@ -122,7 +123,7 @@ def climb_known_reward(
     width = backbone.width
     critic = Critic(torch.zeros(width), torch.ones(width), torch.zeros(width), torch.zeros(()))
     start = _fresh_reward(judge, plan)
-    Ppo(stage, Rollouts(plan, backbone, judge, PROMPTS, {}, [], Processes()), critic).run()
+    Ppo(stage, Rollouts(plan, backbone, judge, PROMPTS, Known(), [], Processes()), critic).run()
     return Outcome(seed, start, _fresh_reward(judge, plan), reachable(head.detach(), chosen))
 
 

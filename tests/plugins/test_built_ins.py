@@ -11,12 +11,21 @@ from typing import Any, ClassVar
 
 import pytest
 
+from plugins.cites_documents import CitesDocuments
 from plugins.concise import Concise
-from plugins.contract import Answer, ShownPassage
+from plugins.contract import Answer, Feedback, ShownPassage
 from plugins.faq_csv import FaqCsv
+from plugins.gold_similarity import GoldSimilarity
 from plugins.grounded import Grounded
+from plugins.length_band import LengthBand
 from plugins.markdown_folder import MarkdownFolder
-from plugins.testing import Place, signal_tests, source_tests
+from plugins.pii import Pii
+from plugins.refusal_when_unknown import RefusalWhenUnknown
+from plugins.rerank_server import RerankServer
+from plugins.testing import Place, plugin_tests, signal_tests, source_tests
+from plugins.thumbs import Thumbs
+from plugins.toxicity_or_pii import ToxicityOrPii
+from plugins.webhook import Webhook
 
 ROOT = Path(__file__).parents[2]
 CALLS = {
@@ -116,6 +125,7 @@ class Handbook(Place):
 
 
 PASSAGE = (ShownPassage("Parking", "Park behind the house."),)
+UP, DOWN = Feedback("thumb", 1), Feedback("thumb", -1)
 
 TestFaqCsv = source_tests(FaqCsv, Faq)
 TestMarkdownFolder = source_tests(MarkdownFolder, Handbook)
@@ -133,6 +143,55 @@ TestGrounded = signal_tests(
     ),
     abstains=Answer("Where?", "Behind the house."),
 )
+TestCitesDocuments = signal_tests(
+    CitesDocuments,
+    better=(
+        Answer("Where?", "Park behind the house [1].", PASSAGE),
+        Answer("Where?", "Park behind the house [2].", PASSAGE),
+    ),
+    abstains=Answer("Where?", "Park behind the house [1]."),
+)
+TestGoldSimilarity = signal_tests(
+    GoldSimilarity,
+    better=(
+        Answer("Where?", "Behind our house.", gold="Behind the house."),
+        Answer("Where?", "Ask the porter.", gold="Behind the house."),
+    ),
+    abstains=Answer("Where?", "Behind the house."),
+)
+TestLengthBand = signal_tests(
+    LengthBand,
+    {"shortest": 2, "longest": 4},
+    better=(Answer("Where?", "Behind the house."), Answer("Where?", "Behind.")),
+)
+TestRefusalWhenUnknown = signal_tests(
+    RefusalWhenUnknown,
+    better=(
+        Answer("How much is a taxi?", "I don't know.", PASSAGE),
+        Answer("How much is a taxi?", "It is ten dollars.", PASSAGE),
+    ),
+    abstains=Answer("How much is a taxi?", "", PASSAGE),
+)
+TestToxicityOrPii = signal_tests(
+    ToxicityOrPii,
+    {"region": "US"},
+    better=(
+        Answer("Who helps?", "Ask the help desk."),
+        Answer("Who helps?", "Ask the idiot at the help desk."),
+    ),
+    abstains=Answer("Who helps?", " "),
+)
+TestThumbs = signal_tests(
+    Thumbs,
+    better=(
+        Answer("Where?", "Behind the house.", feedback=(UP, UP, DOWN)),
+        Answer("Where?", "Behind the house.", feedback=(DOWN,)),
+    ),
+    abstains=Answer("Where?", "Behind the house."),
+)
+TestPii = plugin_tests(Pii, "heed_redactors")
+TestWebhook = plugin_tests(Webhook, "heed_observers")
+TestRerankServer = plugin_tests(RerankServer, "heed_rerankers")
 
 
 def built_in_classes() -> dict[str, tuple[str, ...]]:

@@ -21,7 +21,8 @@ from rlhf_engine.records import Prompt
 from rlhf_engine.reward_model import Judgement
 from rlhf_engine.rollout import POLICY, REFERENCE, Rollout, Rollouts
 from rlhf_engine.run_folder import RunFolder
-from rlhf_engine.signals import RewardSignal
+from rlhf_engine.signals import Known, RewardSignal
+from rlhf_engine.snapshot import normalised
 from rlhf_engine.stage import Stage
 from tests.rlhf_engine.runs import demonstrations, tiny_plan
 
@@ -75,6 +76,7 @@ def bare_ppo(
     signals: Sequence[RewardSignal] = (),
     prompts: Sequence[Prompt] = PROMPTS,
     max_answer_tokens: int = 6,
+    thumbs: dict[tuple[str, str], tuple[int, ...]] | None = None,
     **changes: Any,
 ) -> Ppo:
     """The PPO stage of the run in `folder`, begun or to be gone on with; `changes` to SMALL."""
@@ -91,9 +93,11 @@ def bare_ppo(
     torch.manual_seed(0)
     for name in (POLICY, REFERENCE):
         backbone.new_adapter(name, plan.lora)
-    golds = {item.prompt.question: item.answer for item in demonstrations()}
+    golds = {normalised(item.prompt.question): item.answer for item in demonstrations()}
     judge = Ruled(rule)
-    rollouts = Rollouts(plan, backbone, judge, prompts, golds, signals, Processes())
+    rollouts = Rollouts(
+        plan, backbone, judge, prompts, Known(golds, thumbs or {}), signals, Processes()
+    )
     return Ppo(stage, rollouts, critic or flat_critic())
 
 

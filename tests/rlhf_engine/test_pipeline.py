@@ -16,8 +16,9 @@ from rlhf_engine.errors import Cancelled, PlanError, RunFolderError, SignalError
 from rlhf_engine.files import sha256_of
 from rlhf_engine.pipeline import train
 from rlhf_engine.plan import PpoPlan, SftPlan, SignalPlan
-from rlhf_engine.records import SignalInput
+from rlhf_engine.records import Demonstration, SignalInput, Thumb
 from rlhf_engine.run_folder import Progress, RunFolder
+from rlhf_engine.signals import Known
 from rlhf_engine.snapshot import Snapshot, freeze
 from tests.rlhf_engine.runs import comparisons, demonstrations, tiny_plan, tiny_run
 from tests.tiny import tiny_base
@@ -211,6 +212,53 @@ def test_signals_enter_the_metrics_and_the_reward(base: Path, tmp_path: Path) ->
     assert [row["reward/fixed"] for row in rows] == [-1.0] * 3
     for row in rows:
         assert row["objective/rlhf_reward"] <= row["objective/score"] - 0.5 + 1e-5
+
+
+def test_what_signals_read_of_both_policies_stands_in_the_evaluation(
+    base: Path, tmp_path: Path
+) -> None:
+    answers: list[str | None] = []
+
+    class Odd(Fixed):
+        def read_batch(self, batch: Sequence[SignalInput]) -> list[float | None]:
+            answers.extend(item.gold for item in batch)
+            return [0.5 if at % 2 else None for at, _ in enumerate(batch)]
+
+    plan = tiny_plan(base, signals=(SignalPlan("fixed", 0.5), SignalPlan("silent", 0.5)))
+    run = tiny_run(tmp_path / "run", plan)
+    train(run.path, signals=[Odd(None), Fixed(None, "silent")])
+    report = run.report("evaluation")
+    assert report is not None
+    count = report.figures["questions"]
+    assert answers[-1] is not None
+    read = {"mean": 0.5, "read": count // 2, "abstained": count - count // 2}
+    silent = {"mean": None, "read": 0, "abstained": count}
+    assert report.figures["signals"] == {
+        "fixed": {"live": read, "candidate": read},
+        "silent": {"live": silent, "candidate": silent},
+    }
+
+
+def test_signals_know_what_people_said_of_the_training_side() -> None:
+    shown, kept_out = (item.prompt for item in demonstrations()[:2])
+    shown, kept_out = replace(shown, split="train"), replace(kept_out, split="held_out")
+    thumbs = (
+        Thumb(shown, "Behind the  house. ", up=True),
+        Thumb(shown, "Behind the house.", up=False),
+        Thumb(shown, "Behind the house.", up=True),
+        Thumb(shown, "On a mountain.", up=False),
+        Thumb(kept_out, "Behind the house.", up=True),
+    )
+    gold = (Demonstration(shown, "Gold."), Demonstration(kept_out, "No."))
+    snapshot = Snapshot(Path(), "", "", gold, (), (), thumbs)
+    known = Known.of(snapshot)
+    loud = replace(shown, question=shown.question.upper())
+    assert known.about(loud, "Behind the house.").thumbs == (1, -1, 1)
+    assert known.about(shown, "On a mountain.").thumbs == (-1,)
+    assert known.about(shown, "Elsewhere.").thumbs == ()
+    assert known.about(shown, "Elsewhere.").gold == "Gold."
+    hidden = known.about(kept_out, "Behind the house.")
+    assert (hidden.gold, hidden.thumbs) == (None, ())
 
 
 @pytest.mark.parametrize("reading", [float("nan"), float("inf"), 1.5])

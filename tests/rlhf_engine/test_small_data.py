@@ -195,6 +195,7 @@ def test_a_signal_that_always_abstains_changes_nothing(base: Path, tmp_path: Pat
     beside = bare_ppo(tmp_path / "beside", base, signals=[Abstains()])
     beside.run()
     assert [row["reward/silent"] for row in batches(beside)] == [0, 0, 0]
+    assert [row["abstained/silent"] for row in batches(beside)] == [1, 1, 1]
     assert policy_bytes(beside) == policy_bytes(without)
 
 

@@ -226,6 +226,14 @@ def test_a_run_goes_on_with_a_signal_that_fails_and_tells_of_it(
     assert take_calls(tmp_path) == []
 
 
+def test_a_signals_cap_holds_in_a_run(tmp_path: Path) -> None:
+    cap = SignalSettings(name="short", plugin="concise", weight=0.5, cap=0.1)
+    write_signals(tmp_path, Settings(home=tmp_path, signals=(cap,)))
+    given = RunSignals(tmp_path)
+    assert given.signals[0].read_batch(answers(1)) == [pytest.approx(0.2)]
+    given.close()
+
+
 @pytest.mark.parametrize("top", ["raise OSError('no licence')", "time.sleep(600)"])
 def test_a_run_goes_on_without_a_signal_that_cannot_be_made(
     put: Callable[..., PluginHost], tmp_path: Path, top: str

@@ -25,8 +25,9 @@ from service.secrets_of_options import MASK, masked, revealed
 from service.settings import SignalSettings, SourceSettings
 from service.source_desk import SourceDesk
 from service.tables import Document as StoredDocument
-from service.tables import GoldAnswer
+from service.tables import GoldAnswer, StageReport
 from tests.journeys.server import eventually
+from tests.service.trained import train
 from tests.service.web_client import Caller, web_app
 
 SECRET = OptionField("api_key", "The key of the wiki.", "secret")
@@ -336,6 +337,7 @@ def test_what_a_vanished_source_brought_can_be_removed(
 def test_a_signal_is_tried_on_a_text(operator: Caller) -> None:
     [signal] = operator.get("/api/signals").json()["signals"]
     assert (signal["name"], signal["weight"], signal["error"]) == ("short", 0.2, None)
+    assert (signal["most"], signal["versions"]) == (0.2, [])
     body = {"question": "How long?", "answer": "Short."}
     read = operator.post("/api/signals/short/read", body).json()
     assert read == {"reading": 1.0, "reward": 0.2, "error": None}
@@ -343,6 +345,52 @@ def test_a_signal_is_tried_on_a_text(operator: Caller) -> None:
     assert long["reading"] == -1.0
     assert operator.post("/api/signals/none/read", body).status_code == 404
     assert operator.post("/api/signals/short/read", body | {"answer": " "}).status_code == 422
+
+
+def test_a_cap_cuts_off_what_a_signal_makes_of_a_reward(
+    engine: Engine, tmp_path: Path, wiki: Wiki
+) -> None:
+    capped = SignalSettings(name="short", plugin="concise", weight=0.5, cap=0.2)
+    changed = {"visitors": "operator", "signals": (capped,)}
+    with web_app(engine, tmp_path, desk=desk_with(wiki), **changed) as app:
+        caller = Caller(app)
+        listed = caller.get("/api/signals").json()
+        assert (listed["signals"][0]["most"], listed["most"]) == (0.2, 0.2)
+        body = {"question": "How long?", "answer": "Short."}
+        read = caller.post("/api/signals/short/read", body).json()
+        assert read == {"reading": 1.0, "reward": 0.2, "error": None}
+
+
+def test_what_signals_read_of_each_version_is_listed(
+    engine: Engine, tmp_path: Path, wiki: Wiki
+) -> None:
+    made = train(engine, tmp_path / "run")
+    read = {"mean": 0.25, "read": 30, "abstained": 10}
+    nothing = {"mean": None, "read": 0, "abstained": 40}
+    with session(engine) as opened:
+        query = select(StageReport).where(StageReport.stage == "evaluation")
+        report = opened.exec(query).one()
+        report.figures = {"signals": {"short": {"candidate": read, "live": nothing}}}
+        opened.add(report)
+    short = SignalSettings(name="short", plugin="concise")
+    other = SignalSettings(name="other", plugin="concise")
+    changed = {"visitors": "operator", "signals": (short, other)}
+    with web_app(engine, tmp_path, desk=desk_with(wiki), **changed) as app:
+        listed = Caller(app).get("/api/signals").json()["signals"]
+    assert [signal["versions"] for signal in listed] == [
+        [
+            {
+                "run_id": made.run,
+                "version": 2,
+                "state": "live",
+                "mean": 0.25,
+                "read": 30,
+                "of": 40,
+                "live_mean": None,
+            }
+        ],
+        [],
+    ]
 
 
 def test_only_operators_see_sources(engine: Engine, tmp_path: Path) -> None:

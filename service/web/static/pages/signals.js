@@ -1,6 +1,7 @@
 // Reward signals: how much each counts, and what one reads of a text.
-import { html, useState } from "/static/vendor/ui.js";
+import { html, useMemo, useState } from "/static/vendor/ui.js";
 import { post } from "../frame/api.js";
+import { Plot } from "../frame/plot.js";
 import { Badge, Button, Empty, Failure, Field, Notice, Page, Progress, Table, useLoad } from "../frame/parts.js";
 
 const percent = (share) => `${Math.round(share * 100)}%`;
@@ -37,13 +38,34 @@ function Trial({ signals }) {
   </form>`;
 }
 
+// The oldest version first; `x` and `series` stay the same objects, so that a redraw of the page draws no plot anew.
+function versionPlot({ name, versions }) {
+  const rows = [...versions].reverse().filter((row) => row.read > 0);
+  return {
+    name, x: rows.map((row) => row.version),
+    series: [
+      { label: "candidate", values: rows.map((row) => row.mean) },
+      { label: "live version then", values: rows.map((row) => row.live_mean) },
+    ],
+    note: rows.length ? `Of ${rows.at(-1).of} answers of version ${rows.at(-1).version} it read ${rows.at(-1).read}.` : null,
+  };
+}
+
+function Versions({ signals }) {
+  const plots = useMemo(() => signals.filter((one) => one.versions.length).map(versionPlot), [signals]);
+  return html`<h2>Readings by version</h2>
+    <p class="quiet">The mean reading of each candidate's answers to the evaluation questions, beside that of the version it was to replace.</p>
+    ${!plots.length && html`<${Empty}>No version was evaluated with these signals yet.</${Empty}>`}
+    <div class="plots">${plots.map((plot) => html`<${Plot} key=${plot.name} title=${plot.name} x=${plot.x} series=${plot.series} xLabel="version" zero=${true} note=${plot.note} />`)}</div>`;
+}
+
 export default function Signals() {
   const { data, error, reload } = useLoad("/api/signals");
   const options = (row) => Object.entries(row.options).map(([name, value]) => `${name}: ${value}`).join(", ") || "none";
   const columns = [
     { label: "Signal", header: true, cell: (row) => row.name },
     { label: "Plugin", cell: (row) => row.plugin },
-    { label: "At most, of the reward", align: "end", cell: (row) => percent(row.weight) },
+    { label: "At most, of the reward", align: "end", cell: (row) => percent(row.most) },
     { label: "Options", cell: options },
     { label: "State", cell: (row) => (row.error ? html`<${Badge} kind="bad">cannot be used</${Badge}> ${row.error}` : html`<${Badge} kind="good">fine</${Badge}>`) },
   ];
@@ -54,6 +76,7 @@ export default function Signals() {
     ${data && !data.signals.length && html`<${Empty}>No signal is set; people's choices alone make the reward.</${Empty}>`}
     ${data?.signals.length > 0 && html`<${Table} caption="Reward signals" rowKey=${(row) => row.name} rows=${data.signals} columns=${columns} />
       <p>All of them together make at most ${percent(data.most)} of a full reward.</p>
+      <${Versions} signals=${data.signals} />
       <h2>Try one on a text</h2><${Trial} signals=${data.signals} />`}
   </${Page}>`;
 }
