@@ -120,7 +120,7 @@ def test_the_process_wide_field_limit_is_left_as_it_was(file: Path) -> None:
         ("frage,antwort\nA?,B.\n", "lacks the column question and answer"),
         ("question;answer\nA?;B.\n", "separated by ';': set the option delimiter"),
         ("question,answer,Answer\nA?,B.,C.\n", "has the column answer twice"),
-        (",,\n", "lacks the column question and answer: it has ''"),
+        (",,\n", "is empty; its first line must name the columns"),
         ("question,answer\n", "no row that can be used, so nothing was changed"),
         ("question,answer\nA?,\n,B.\n", "so nothing was changed (faq.csv line 2 has no answer)"),
         ('question,answer\nA?,B.\nC?,"D.\nE?,F.\n', "line 3: unexpected end of data"),
@@ -151,7 +151,7 @@ def test_a_missing_file_or_a_folder_is_a_source_error(tmp_path: Path, name: str)
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({}, "option path is missing: The CSV file"),
+        ({}, "option path is missing: The file"),
         ({"path": 3}, "option path is 3"),
         ({"path": "a.csv", "delimiter": "||"}, "option delimiter is '||'"),
         ({"path": "a.csv", "delimiter": '"'}, "option delimiter is"),
