@@ -85,7 +85,8 @@ class Confluence:
             description="The keys of the spaces, one a line."
         )
         user: str = Field(
-            default="", description="The e-mail address that the token belongs to; Cloud asks for it."
+            default="",
+            description="The e-mail address that the token belongs to; Cloud asks for it.",
         )
         token: SecretStr = Field(description="An API token (Cloud) or personal access token.")
         readers: list[str] = Field(
@@ -252,13 +253,22 @@ class Confluence:
 
     def _client(self) -> Any:
         if self._made is None:
+            import requests
             from atlassian.rest_client import AtlassianRestAPI
 
+            session = requests.Session()
+            # Proxies and passwords of the environment are not this source's.
+            session.trust_env = False
             token, user = self.settings.token.get_secret_value(), self.settings.user
             secret = {"username": user, "password": token} if user else {"token": token}
-            self._made = AtlassianRestAPI(self.settings.url, timeout=TIMEOUT_S, **secret)
-            # Proxies and passwords of the environment are not this source's.
-            self._made._session.trust_env = False
+            # It is the host that waits and tries again.
+            self._made = AtlassianRestAPI(
+                self.settings.url,
+                timeout=TIMEOUT_S,
+                session=session,
+                retry_with_header=False,
+                **secret,
+            )
         return self._made
 
 

@@ -43,7 +43,7 @@ class FaqCsv:
         delimiter: str = Field(
             default="",
             pattern=r'^[^"\r\n\x00 ]?$',
-            description="The one character between two columns, where it is not ',' (a tab in .tsv).",
+            description="What stands between two columns, if no ',' (in .tsv a tab).",
         )
         sheet: str = Field(default="", description="The sheet of a workbook; the first without.")
 

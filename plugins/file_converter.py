@@ -1,4 +1,4 @@
-"""Turns documents (PDF, Word, PowerPoint, HTML) into text with headings, by MarkItDown.
+"""Turns documents into text with headings: PDF, Word and PowerPoint by MarkItDown.
 
 Converters hang and crash on broken files, so each runs in a process of its own with a time limit,
 which is ended and begun anew where a file is too much for it.
@@ -16,13 +16,17 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
+from typing import Any
+
+from plugins.html_text import read_html
 
 MOST_CHARACTERS = 2_000_000
 START_S = 60.0
+HTML_ENDINGS = (".htm", ".html")
 _CODE = "from plugins.file_converter import main; main()"
 
 
@@ -83,7 +87,7 @@ class Converter:
             return self._process
         self.close()
         self._answers = Queue()
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
             [sys.executable, "-c", _CODE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -91,9 +95,7 @@ class Converter:
             text=True,
             encoding="utf-8",
         )
-        threading.Thread(
-            target=_pass_on, args=(self._process, self._answers), daemon=True
-        ).start()
+        threading.Thread(target=_pass_on, args=(self._process, self._answers), daemon=True).start()
         try:
             ready = self._answers.get(timeout=START_S)
         except Empty:
@@ -125,31 +127,55 @@ def main() -> None:
 def _answers() -> Iterator[dict[str, str]]:
     warnings.simplefilter("ignore")
     logging.disable()
-    from markitdown import MarkItDown
-
-    converter = MarkItDown(enable_plugins=False)
+    converters = _converters()
     yield {"ready": ""}
     for line in sys.stdin:
         try:
-            yield _converted(converter, Path(json.loads(line)))
+            yield _converted(converters, Path(json.loads(line)))
         # Whatever a broken file makes of a library is said of that file.
         except Exception as error:  # noqa: BLE001
             told = " ".join(str(error).split())[:300]
             yield {"error": f"cannot be converted ({type(error).__name__}: {told})"}
 
 
-def _converted(converter: object, path: Path) -> dict[str, str]:
-    from markitdown import MarkItDown, StreamInfo
+def _converters() -> Mapping[str, Any]:
+    """One for each ending; MarkItDown itself would take what is broken for plain text."""
+    from markitdown.converters import DocxConverter, PdfConverter, PptxConverter
 
-    assert isinstance(converter, MarkItDown)
-    info = StreamInfo(extension=path.suffix.casefold(), filename=path.name)
-    found = converter.convert_stream(io.BytesIO(path.read_bytes()), stream_info=info)
-    text = _tidy(found.markdown)
+    return {".docx": DocxConverter(), ".pdf": PdfConverter(), ".pptx": PptxConverter()}
+
+
+def _converted(converters: Mapping[str, Any], path: Path) -> dict[str, str]:
+    from markitdown import StreamInfo
+
+    data, ending, title = path.read_bytes(), path.suffix.casefold(), ""
+    if ending in converters:
+        info = StreamInfo(extension=ending, filename=path.name)
+        found = converters[ending].convert(io.BytesIO(data), info)
+        title, text = found.title or "", found.markdown
+    elif ending in HTML_ENDINGS:
+        title, text = read_html(_decoded(data))
+    else:
+        text = _decoded(data)
+    text = _tidy(text)
     if not text:
         return {"error": "has no text (of scanned pages, only a text layer is read)"}
     if len(text) > MOST_CHARACTERS:
         return {"error": f"has {len(text)} characters of text; at most {MOST_CHARACTERS} are read"}
-    return {"title": " ".join((found.title or "").split())[:300], "text": text}
+    return {"title": " ".join(title.split())[:300], "text": text}
+
+
+def _decoded(data: bytes) -> str:
+    """UTF-8 where it is that, else what it looks like."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        from charset_normalizer import from_bytes
+
+        found = from_bytes(data).best()
+        if found is None:
+            raise ValueError("it is no text in any known encoding; save it as UTF-8") from None
+        return str(found)
 
 
 def _tidy(text: str) -> str:

@@ -61,7 +61,9 @@ class Files:
 
     def __init__(self, settings: Settings) -> None:
         if importlib.util.find_spec("markitdown") is None:
-            raise OptionsError("to read documents, install what they need: pip install 'heed[files]'")
+            raise OptionsError(
+                "to read documents, install what they need: pip install 'heed[files]'"
+            )
         self.path, self.pattern, self.seconds = settings.path, settings.pattern, settings.seconds
 
     def check(self) -> str:

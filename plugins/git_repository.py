@@ -220,16 +220,18 @@ class GitRepository:
                 with Repo(str(self.settings.path)) as local:
                     yield local
                 return
-            with tempfile.TemporaryDirectory(prefix="heed-git-") as folder:
-                with Repo.init_bare(folder) as fetched:
-                    client, path = self._client()
-                    client.fetch(
-                        path.encode(),
-                        fetched,
-                        determine_wants=lambda _refs, **_more: [commit],
-                        depth=1,
-                    )
-                    yield fetched
+            with (
+                tempfile.TemporaryDirectory(prefix="heed-git-") as folder,
+                Repo.init_bare(folder) as fetched,
+            ):
+                client, path = self._client()
+                client.fetch(
+                    path.encode(),
+                    fetched,
+                    determine_wants=lambda _refs, **_more: [commit],
+                    depth=1,
+                )
+                yield fetched
 
     def _client(self) -> tuple[Any, str]:
         import urllib3
@@ -266,6 +268,8 @@ class GitRepository:
         except (HangupException, urllib3.exceptions.HTTPError) as error:
             raise RetryLater(None, f"{where} cannot be reached ({error})") from error
         except GitProtocolError as error:
+            if isinstance(error.__cause__ or error.__context__, urllib3.exceptions.HTTPError):
+                raise RetryLater(None, f"{where} cannot be reached ({error})") from error
             raise _refusal(where, str(error)) from error
         except OSError as error:
             raise SourceError(f"{where} cannot be read ({error})") from error

@@ -27,6 +27,7 @@ from plugins.markdown_pages import page_items
 DEFAULT_PATTERN = "**/*.md"
 LARGEST_PAGE_BYTES = 2_000_000
 
+
 class _UnusablePageError(Exception):
     """Why one page is rejected; the others go on."""
 

@@ -37,7 +37,7 @@ LONGEST_QUESTION, LONGEST_ANSWER = 2_000, 20_000
 LONGEST_TITLE = 80
 _REFERENCE = re.compile(r"<([@#!]?)([^<>|]*)(?:\|([^<>]*))?>")
 
-Message = Mapping[str, Any]
+Message = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,9 @@ class SlackExport:
     name = "slack_export"
 
     class Settings(BaseModel):
-        path: Path = Field(description="The export: its ZIP file, or the folder it was unpacked into.")
+        path: Path = Field(
+            description="The export: its ZIP file, or the folder it was unpacked into."
+        )
         channels: list[str] = Field(
             default=[], description="Only these channels, one a line, without #; all without."
         )
@@ -98,13 +100,17 @@ class SlackExport:
             with zipfile.ZipFile(path) as packed:
                 yield zipfile.Path(packed)
         except (zipfile.BadZipFile, NotImplementedError) as error:
-            raise SourceError(f"{path} is no readable ZIP file ({error}); export it anew") from error
+            raise SourceError(
+                f"{path} is no readable ZIP file ({error}); export it anew"
+            ) from error
         except OSError as error:
             raise SourceError(
                 f"{path} cannot be read ({error.strerror or error}); check the option path"
             ) from error
 
-    def _channels(self, place: Path | zipfile.Path, people: Mapping[str, Any]) -> Iterator[_Channel]:
+    def _channels(
+        self, place: Path | zipfile.Path, people: Mapping[str, Any]
+    ) -> Iterator[_Channel]:
         kinds = ["channels.json", *(["groups.json"] if self.settings.private else [])]
         listed = [(kind, one) for kind in kinds for one in _read(place / kind, kind)]
         if not listed:
@@ -130,8 +136,8 @@ class SlackExport:
     ) -> Iterator[Item]:
         folder = place / channel.name
         threads: dict[str, list[Message]] = {}
-        days = sorted(folder.iterdir(), key=lambda day: day.name) if folder.is_dir() else []
-        for day in days:
+        days: list[Path | zipfile.Path] = list(folder.iterdir()) if folder.is_dir() else []
+        for day in sorted(days, key=lambda one: one.name):
             if not day.name.endswith(".json"):
                 continue
             where = f"{channel.name}/{day.name}"
@@ -168,7 +174,7 @@ class SlackExport:
             return
         title = f"#{channel.name}: {' '.join(first.split())}"
         if len(title) > LONGEST_TITLE:
-            title = f"{title[: LONGEST_TITLE - 1]}…"
+            title = f"{title[: LONGEST_TITLE - 1].rstrip()}…"
         yield Document(identity, title, text, updated=last, readers=channel.readers)
         # A gold pair has no readers of its own, so that only what all may read becomes one.
         answered = self._answer(ordered[1:], told[1:])
@@ -181,7 +187,10 @@ class SlackExport:
         self, replies: Sequence[Message], told: Sequence[tuple[str, str]]
     ) -> tuple[str, str] | None:
         """The reply with the most marks as the answer, the first of equals."""
-        marks = [self._marks(reply) if said else 0 for reply, (_, said) in zip(replies, told, strict=True)]
+        marks = [
+            self._marks(reply) if said else 0
+            for reply, (_, said) in zip(replies, told, strict=True)
+        ]
         return told[marks.index(max(marks))] if any(marks) else None
 
     def _marks(self, message: Message) -> int:
@@ -199,7 +208,8 @@ def _people(place: Path | zipfile.Path) -> dict[str, dict[str, str]]:
     """Each person's name and e-mail address by id."""
     found = {}
     for user in _read(place / "users.json", "users.json"):
-        profile = user.get("profile") if isinstance(user.get("profile"), dict) else {}
+        given = user.get("profile")
+        profile: dict[str, Any] = given if isinstance(given, dict) else {}
         name = profile.get("display_name") or profile.get("real_name") or user.get("name")
         found[str(user.get("id"))] = {
             "name": str(name or "somebody"),

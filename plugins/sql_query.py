@@ -17,8 +17,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
 from sqlalchemy import URL, Connection, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import NullPool
 
 from plugins.contract import (
@@ -43,7 +48,9 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "gold_pair": ("id", "question", "answer"),
     "question": ("id", "question"),
 }
-_READS = re.compile(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*(?:select|with|values|table)\b", re.I | re.S)
+_READS = re.compile(
+    r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*(?:select|with|values|table)\b", re.I | re.S
+)
 _READ_ONLY = {
     "postgresql": "SET TRANSACTION READ ONLY",
     "mysql": "SET TRANSACTION READ ONLY",
@@ -92,7 +99,7 @@ class SqlQuery:
         """Connect, run the query, and say what its rows are."""
         with self._reading() as connection:
             result = connection.execution_options(max_row_buffer=1).execute(text(self._query))
-            form = self._form([name.casefold() for name in result.keys()])
+            form = self._form([name.casefold() for name in tuple(result.keys())])
             result.close()
         return f"The query brings {form.replace('_', ' ')}s."
 
@@ -107,7 +114,7 @@ class SqlQuery:
         with self._reading() as connection:
             options: dict[str, Any] = {"yield_per": ROWS_AT_ONCE}
             result = connection.execute(text(self._query), execution_options=options)
-            names = [name.casefold() for name in result.keys()]
+            names = [name.casefold() for name in tuple(result.keys())]
             form = self._form(names)
             for row in result:
                 rows += 1
@@ -117,7 +124,8 @@ class SqlQuery:
                 yield item
         if not seen:
             raise SourceError(
-                f"none of the {rows} rows that the query brought can be used, so nothing was changed"
+                f"none of the {rows} rows that the query brought can be used, so nothing was "
+                "changed; check the query, and what was rejected"
             )
         yield Complete()
 
@@ -150,7 +158,9 @@ class SqlQuery:
         except SQLAlchemyError as error:
             raise SourceError(f"the query failed: {_told(error)}") from error
         except ImportError as error:
-            raise OptionsError(f"the driver of the option url is not installed ({error})") from error
+            raise OptionsError(
+                f"the driver of the option url is not installed ({error})"
+            ) from error
 
 
 def _url(settings: SqlQuery.Settings) -> URL:
@@ -220,7 +230,7 @@ def _moment(value: Any) -> datetime | None:
     if value is None or value == "":
         return None
     if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - taken as UTC below
+        value = datetime(value.year, value.month, value.day)
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 

@@ -176,8 +176,8 @@ def _object(written: str) -> dict[str, Any] | str:
         return f"is no JSON ({error})"
     if not isinstance(found, dict):
         return "is no JSON object; write {...}"
-    nested = [name for name, value in found.items() if isinstance(value, dict | list)]
-    return {name: value for name, value in found.items() if name not in nested}
+    flat = {name: value for name, value in found.items() if not isinstance(value, dict | list)}
+    return {name.strip().casefold(): value for name, value in flat.items()}
 
 
 def _not_utf8(path: Path, data: bytes, position: int) -> str:

@@ -162,3 +162,63 @@ def test_wrong_options_are_named(options: dict[str, Any], told: str) -> None:
     with pytest.raises(OptionsError) as caught:
         made(options)
     assert told in str(caught.value)
+
+
+def test_tabs_separate_the_columns_of_a_tsv_file(tmp_path: Path) -> None:
+    pair, end = read(tmp_path / "faq.tsv", "id\tquestion\tanswer\n1\tWho?\tMe, of course.\n")
+    assert pair == GoldPair("1", "Who?", "Me, of course.")
+    assert end == Complete()
+
+
+def test_json_lines_are_read_and_broken_ones_rejected(tmp_path: Path) -> None:
+    lines = (
+        '{"question": "Who?", "answer": "Me.", "id": 7, "tags": ["a"]}\n\n'
+        '{"Answer": "Here.", "question": "Where?"}\n{"question": "Why?"}\n[1]\n{"question"\n'
+    )
+    items = read(tmp_path / "faq.jsonl", lines)
+    assert items[0] == GoldPair("7", "Who?", "Me.")
+    told = [(item.where, item.reason[:20]) for item in items if isinstance(item, Rejected)]
+    assert told == [
+        ("faq.jsonl line 4", "has no answer"),
+        ("faq.jsonl line 5", "is no JSON object; w"),
+        ("faq.jsonl line 6", "is no JSON (Expectin"),
+    ]
+
+
+def write_workbook(path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.append(["Notes"])
+    second = book.create_sheet("FAQ")
+    second.append([None, "Question", "Answer", "ID", "Updated"])
+    second.append([None, "Who?", "Me, of course.", 7, datetime(2026, 3, 31)])
+    second.append([])
+    second.append([None, "Where?", None, 8.0, None])
+    book.save(path)
+
+
+def test_a_sheet_of_a_workbook_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "faq.xlsx"
+    write_workbook(path)
+    items = list(made({"path": str(path), "sheet": "FAQ"}).items({}))
+    assert items == [
+        GoldPair("7", "Who?", "Me, of course.", None, datetime(2026, 3, 31, tzinfo=UTC)),
+        Rejected("faq.xlsx line 4", "has no answer"),
+        Complete(),
+    ]
+    with pytest.raises(SourceError, match="lacks the column question and answer: it has 'Notes'"):
+        list(made({"path": str(path)}).items({}))
+    with pytest.raises(SourceError, match="no sheet 'Faq', but 'Sheet', 'FAQ'"):
+        list(made({"path": str(path), "sheet": "Faq"}).items({}))
+
+
+@pytest.mark.parametrize("name", ["faq.xlsx", "faq.jsonl"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nothing", b"\x00\x01"])
+def test_a_broken_file_of_each_kind_is_a_source_error(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    with pytest.raises(SourceError):
+        read(tmp_path / name, content)
