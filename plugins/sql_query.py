@@ -113,15 +113,15 @@ class SqlQuery:
         rows, seen = 0, set[str]()
         with self._reading() as connection:
             options: dict[str, Any] = {"yield_per": ROWS_AT_ONCE}
-            result = connection.execute(text(self._query), execution_options=options)
-            names = [name.casefold() for name in tuple(result.keys())]
-            form = self._form(names)
-            for row in result:
-                rows += 1
-                item = _item(form, dict(zip(names, row, strict=True)), f"row {rows}", seen)
-                if not isinstance(item, Rejected):
-                    seen.add(item.id)
-                yield item
+            with connection.execute(text(self._query), execution_options=options) as result:
+                names = [name.casefold() for name in tuple(result.keys())]
+                form = self._form(names)
+                for row in result:
+                    rows += 1
+                    item = _item(form, dict(zip(names, row, strict=True)), f"row {rows}", seen)
+                    if not isinstance(item, Rejected):
+                        seen.add(item.id)
+                    yield item
         if not seen:
             raise SourceError(
                 f"none of the {rows} rows that the query brought can be used, so nothing was "
