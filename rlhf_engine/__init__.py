@@ -49,6 +49,10 @@ _HOME = {
     "score_disagreement": "disagreement",
     "answer_similarity": "similarity",
     "answer_chrf": "similarity",
+    "SentenceModelError": "errors",
+    "SentenceVectors": "sentence_vectors",
+    "check_sentence_model": "sentence_model",
+    "sentence_model_id": "sentence_model",
     "measure_speed": "speed",
     "count_prompt_tokens": "prompt_length",
 }

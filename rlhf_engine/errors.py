@@ -8,6 +8,7 @@ EngineError
 ├── PolicyVersionError   a PolicyVersion folder fails verification
 ├── TrainingError        a stage cannot go on (non-finite loss, KL stop, first ratio off)
 ├── SignalError          a reward signal raised or answered out of contract
+├── SentenceModelError   a sentence-embedding model cannot be read or used
 ├── GenerationError      an answer could not be generated
 │   └── QueueFullError   the engine's queue is full; try again later
 └── Cancelled            somebody asked this run to stop
@@ -48,6 +49,10 @@ class TrainingError(EngineError):
 
 class SignalError(EngineError):
     """A reward signal raised or answered out of contract; the text names it."""
+
+
+class SentenceModelError(EngineError):
+    """A sentence-embedding model cannot be read or used; the text names its folder."""
 
 
 class GenerationError(EngineError):

@@ -22,7 +22,7 @@ from service.admission import Admission
 from service.answer_keeping import AnswerKeeper
 from service.asked_turn import SIDES, AskedTurn, AskOptions, new_rows
 from service.errors import InvalidInputError, NotFoundError
-from service.reranking import Reranking
+from service.passage_finder import PassageFinder
 from service.serving import Lease, Serving
 from service.settings import Settings
 from service.stored_turns import Prepared, find_own_turn, prepare, told_again, write_turn
@@ -56,7 +56,7 @@ class Answering:
         self._database, self._settings, self._serving = database, settings, serving
         self._admission = Admission(settings.answers, serving)
         self._keeper = AnswerKeeper(database, serving)
-        self._reranking = Reranking(settings, database)
+        self._finder = PassageFinder(settings, database)
         self.temporary = TemporaryChats()
         self._turns: dict[str, AskedTurn] = {}
         self._over: dict[str, asyncio.TimerHandle] = {}
@@ -123,7 +123,7 @@ class Answering:
                     options,
                     continues,
                     chat,
-                    self._reranking,
+                    self._finder,
                 )
                 turn.prompt, turn.parent_id = prepared.prompt, prepared.parent_id
                 asked = self._asked(person, turn, leases, options, began)
@@ -187,7 +187,7 @@ class Answering:
 
     def close(self) -> None:
         """Let go of what answers rest on, once none is given any more."""
-        self._reranking.close()
+        self._finder.close()
 
     async def drain(self, timeout_s: float) -> None:
         """Take no more questions, let answers end for up to `timeout_s` seconds, then end and

@@ -41,6 +41,7 @@ def check(settings: Settings) -> list[Finding]:
         "folder": _folder,
         "database": _database,
         "base policy": _base_policy,
+        "embeddings": _embeddings,
         "plugins": _plugins,
     }
     for area, look in areas.items():
@@ -134,6 +135,13 @@ def _base_policy(settings: Settings) -> Iterator[Finding]:
     for manifest in cached:
         info = rlhf_engine.check_base(manifest.parent)
         yield Finding("base policy", "fine", f"{info.name}, {info.layers} layers, cached")
+
+
+def _embeddings(settings: Settings) -> Iterator[Finding]:
+    folder = settings.retrieval.embeddings
+    if folder is not None:
+        rlhf_engine.check_sentence_model(folder)
+        yield Finding("embeddings", "fine", f"{folder} holds a sentence-embedding model")
 
 
 def _plugins(settings: Settings) -> Iterator[Finding]:

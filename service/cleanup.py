@@ -1,5 +1,5 @@
-"""Clean-up: old rows of scheduled jobs, sessions and links that are over, and the large files of
-runs that ended long ago.
+"""Clean-up: old rows of scheduled jobs, sessions and links that are over, vectors of texts that
+are gone, and the large files of runs that ended long ago.
 
 What a run measured, its snapshot and its metrics stay for ever; weights and checkpoints
 go, since what was worth keeping was stored among the policies when the run ended.
@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Engine, delete, func
 from sqlmodel import Session, col, select
 
+from service import passage_vectors
 from service.account_tables import OneTimeLink, ProviderVisit, SignInSession
 from service.database import changed_rows, session
 from service.tables import JobRun, TrainingRun
@@ -40,6 +41,7 @@ def clean_up(engine: Engine, at: datetime) -> int:
             )
         )
         over = remove_sign_ins(opened, at)
+        passage_vectors.remove_unused(opened)
         ended = opened.exec(
             select(TrainingRun.folder).where(
                 col(TrainingRun.state).in_(_FOR_GOOD),

@@ -37,8 +37,8 @@ from service import (
 )
 from service.database import changed_rows, session
 from service.errors import ConflictError, DatabaseError, HeedError, TrainingRunError
+from service.passage_finder import PassageFinder
 from service.redaction import open_redaction
-from service.reranking import Reranking
 from service.settings import Settings
 from service.tables import StageReport, TrainingRun, now
 from service.worker_process import WorkerProcess
@@ -157,8 +157,8 @@ class Conducting:
         path = folder.stage_path("snapshot")
         if not (path / "manifest.json").exists():
             redact = open_redaction(self._settings, self._engine)
-            reranking = Reranking(self._settings, self._engine, patient=True)
-            with closing(redact), closing(reranking), session(self._engine) as opened:
+            finder = PassageFinder(self._settings, self._engine, patient=True)
+            with closing(redact), closing(finder), session(self._engine) as opened:
                 count = evidence.count_comparisons(opened)
                 evidence.freeze_snapshot(
                     opened,
@@ -168,7 +168,7 @@ class Conducting:
                     now() - timedelta(seconds=self._settings.voting.undo_s),
                     self._settings.answers.source_bar,
                     redact,
-                    reranking,
+                    finder,
                 )
                 vote_spreads.leave_pairs(opened, folder.path, self._settings.voting.scored_pairs)
             self._write(comparisons=count)

@@ -22,8 +22,8 @@ from rlhf_engine.snapshot import Snapshot, freeze, is_held_out, normalised
 from service.ballots import TRAINED_CHOICES
 from service.citations import for_everybody, open_turns
 from service.feedback import current_comparisons, current_thumbs
+from service.passage_finder import PassageFinder, best_passages
 from service.redaction import Redact, redacted_prompts, redacted_records
-from service.reranking import Reranking, best_passages
 from service.tables import (
     Candidate,
     Comparison,
@@ -72,18 +72,18 @@ def freeze_snapshot(
     settled_before: datetime | None = None,
     source_bar: float = 0.0,
     redact: Redact | None = None,
-    reranking: Reranking | None = None,
+    finder: PassageFinder | None = None,
 ) -> Snapshot:
     """Freeze everything there is to learn from into `folder`.
 
     `passages` is how many stand in a prompt when questions are answered, `source_bar` how much of
-    the question each must hold, `reranking` what chooses among them. Votes that people gave since
+    the question each must hold, `finder` what finds them. Votes that people gave since
     `settled_before` can still be undone and are left out. `redact` is done to every question and
     answer. Raises SnapshotError where there is no gold answer to train on, PluginFailure where a
     redactor fails.
     """
     sides = read_sides(session, held_out_percent)
-    shown = gather_demonstrations(session, sides, passages, source_bar, reranking)
+    shown = gather_demonstrations(session, sides, passages, source_bar, finder)
     judged = gather_comparisons(session, sides, settled_before)
     thumbs = gather_thumbs(session, sides, settled_before)
     if redact is not None:
@@ -91,7 +91,7 @@ def freeze_snapshot(
         thumbs = redacted_records(thumbs, redact)
     asked = [item.prompt for item in shown] + [item.prompt for item in judged]
     asked += [item.prompt for item in thumbs]
-    given = gather_questions(session, sides, passages, source_bar, reranking)
+    given = gather_questions(session, sides, passages, source_bar, finder)
     if redact is not None:
         given = redacted_prompts(given, redact)
     prompts = _distinct_questions(asked + given)
@@ -138,7 +138,7 @@ def gather_demonstrations(
     sides: Sides,
     passages: int,
     source_bar: float = 0.0,
-    reranking: Reranking | None = None,
+    finder: PassageFinder | None = None,
 ) -> list[records.Demonstration]:
     """One demonstration for each question with an accepted answer, passages as in service.
 
@@ -152,7 +152,7 @@ def gather_demonstrations(
         log.info("exam_questions_left_out_of_training", count=len(training) - len(kept))
     return [
         _demonstration(
-            row, sides, best_passages(session, row.question, passages, source_bar, reranking)
+            row, sides, best_passages(session, row.question, passages, source_bar, finder)
         )
         for row in [*kept, *exam]
     ]
@@ -163,7 +163,7 @@ def gather_questions(
     sides: Sides,
     passages: int,
     source_bar: float = 0.0,
-    reranking: Reranking | None = None,
+    finder: PassageFinder | None = None,
 ) -> list[records.Prompt]:
     """The questions without answers that sources for training bring, passages as in service."""
     query = (
@@ -177,7 +177,7 @@ def gather_questions(
         records.Prompt(
             row.id,
             row.question,
-            tuple(best_passages(session, row.question, passages, source_bar, reranking)),
+            tuple(best_passages(session, row.question, passages, source_bar, finder)),
             split=sides.of(row.question),
         )
         for row in rows

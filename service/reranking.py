@@ -12,23 +12,18 @@ from time import monotonic
 
 import structlog
 from sqlalchemy import Engine
-from sqlmodel import Session
 
 from plugins import contract
 from rlhf_engine.records import PromptPassage
 from service.errors import HeedError
-from service.groups import EVERYBODY
 from service.plugin_host import PluginHost
 from service.plugin_hosted import HostedReranker
 from service.plugin_state import open_host
-from service.retrieval import retrieve
 from service.settings import Settings
 
 LEFT_ALONE_S = 60.0
 """How long a reranker that failed is not asked."""
 CLOSE_S = 5.0
-WIDER = 4
-"""How many times as many passages are found for a reranker to choose from."""
 
 log = structlog.get_logger(__name__)
 
@@ -110,19 +105,3 @@ class Reranking:
         self._not_before = monotonic() + LEFT_ALONE_S
         told = f"passages stay as found, asked again in {LEFT_ALONE_S:.0f} s"
         log.warning("reranker_failed", error=str(error), next=told)
-
-
-def best_passages(
-    opened: Session,
-    question: str,
-    limit: int,
-    source_bar: float = 0.0,
-    reranking: Reranking | None = None,
-    readers: Sequence[str] = EVERYBODY,
-) -> list[PromptPassage]:
-    """At most `limit` passages to answer from, the best first, of what these may read; see
-    retrieval.py."""
-    if not reranking:
-        return retrieve(opened, question, limit, readers, source_bar)
-    found = retrieve(opened, question, limit * WIDER, readers, source_bar)
-    return reranking.ordered(question, found)[:limit]

@@ -36,15 +36,26 @@ _EVERYDAY_WORDS = """
 """
 _STOP_WORDS = frozenset(_EVERYDAY_WORDS.split())
 
+_READABLE = {
+    "sqlite": """EXISTS (
+        SELECT 1 FROM json_each(document.readers) AS reader WHERE reader.value IN :groups
+    )""",
+    "postgresql": """EXISTS (
+        SELECT 1 FROM json_array_elements_text(document.readers) AS reader
+        WHERE reader IN :groups
+    )""",
+}
+
 _SQLITE = """
-    SELECT passage.id, document.title, passage.heading, passage.text
+    SELECT passage.id, document.title, passage.heading, passage.text,
+        -bm25(passage_search, 3.0, 1.5, 1.0) AS score
     FROM passage_search
     JOIN passage_search_row ON passage_search_row.number = passage_search.rowid
     JOIN passage ON passage.id = passage_search_row.passage_id
     JOIN document ON document.id = passage.document_id
     WHERE passage_search MATCH :words
-    AND EXISTS (SELECT 1 FROM json_each(document.readers) AS reader WHERE reader.value IN :groups)
-    ORDER BY bm25(passage_search, 3.0, 1.5, 1.0), passage.id
+    AND {readable}
+    ORDER BY score DESC, passage.id
     LIMIT :limit
 """
 
@@ -52,7 +63,7 @@ _SQLITE = """
 # weighed by its inverse document frequency, as in BM25.
 _POSTGRESQL = """
     WITH matched AS (
-        SELECT passage_id, ts_rank('{0, 0, 0.6, 1}', words, query, 1) AS rank,
+        SELECT passage_id, ts_rank('{{0, 0, 0.6, 1}}', words, query, 1) AS rank,
             count(*) OVER (PARTITION BY lexeme) AS found
         FROM unnest(to_tsvector('english', :words))
         CROSS JOIN LATERAL plainto_tsquery('simple', lexeme) AS query
@@ -63,14 +74,11 @@ _POSTGRESQL = """
         FROM matched, (SELECT count(*)::float AS total FROM passage_search) AS counted
         GROUP BY passage_id
     )
-    SELECT passage.id, document.title, passage.heading, passage.text
+    SELECT passage.id, document.title, passage.heading, passage.text, score
     FROM ranked
     JOIN passage ON passage.id = ranked.passage_id
     JOIN document ON document.id = passage.document_id
-    WHERE EXISTS (
-        SELECT 1 FROM json_array_elements_text(document.readers) AS reader
-        WHERE reader IN :groups
-    )
+    WHERE {readable}
     ORDER BY score DESC, passage.id
     LIMIT :limit
 """
@@ -108,25 +116,39 @@ def retrieve(
     question, whatever characters it holds.
     """
     words = content_words(question)
-    if not words or limit < 1 or not reader_groups:
-        return []
-    given: dict[str, Any] = {"limit": limit, "groups": list(reader_groups)}
-    if session.get_bind().dialect.name == "postgresql":
-        statement = text(_POSTGRESQL.replace("::", r"\:\:"))
-        given |= {"words": " ".join(words)}
-    else:
-        statement = text(_SQLITE)
-        quoted = " OR ".join(f'"{word}"' for word in words)
-        given |= {"words": quoted}
-    statement = statement.bindparams(bindparam("groups", expanding=True))
-    found = [
-        PromptPassage(number, _title(title, heading), body)
-        for number, title, heading, body in session.connection().execute(statement, given)
-    ]
+    found = [passage for passage, _ in ranked(session, words, limit, reader_groups)]
     if source_bar <= 0 or not found:
         return found
     shares = held(session, words, [passage.id for passage in found])
     return [passage for passage in found if shares[passage.id] >= source_bar]
+
+
+def ranked(
+    session: Session, words: Sequence[str], limit: int, reader_groups: Sequence[str]
+) -> list[tuple[PromptPassage, float]]:
+    """At most `limit` passages that hold one of the words, the best first, with their scores;
+    these are comparable within one search alone."""
+    if not words or limit < 1 or not reader_groups:
+        return []
+    given: dict[str, Any] = {"limit": limit, "groups": list(reader_groups)}
+    if session.get_bind().dialect.name == "postgresql":
+        written = _POSTGRESQL.replace("::", r"\:\:")
+        given |= {"words": " ".join(words)}
+    else:
+        written = _SQLITE
+        quoted = " OR ".join(f'"{word}"' for word in words)
+        given |= {"words": quoted}
+    statement = text(written.format(readable=readable_by(session)))
+    statement = statement.bindparams(bindparam("groups", expanding=True))
+    return [
+        (PromptPassage(number, shown_title(title, heading), body), float(score))
+        for number, title, heading, body, score in session.connection().execute(statement, given)
+    ]
+
+
+def readable_by(session: Session) -> str:
+    """The condition that one of the bound `groups` may read `document`."""
+    return _READABLE[session.get_bind().dialect.name]
 
 
 def held(session: Session, words: Sequence[str], passage_ids: Sequence[str]) -> dict[str, float]:
@@ -168,6 +190,7 @@ def content_words(question: str) -> list[str]:
     return ([word for word in words if word not in _STOP_WORDS] or words)[:MOST_WORDS]
 
 
-def _title(title: str, heading: str) -> str:
+def shown_title(title: str, heading: str) -> str:
+    """What a passage is called in prompts and on the page."""
     shown = f"{title}: {heading}" if heading else title
     return shown if len(shown) <= LONGEST_TITLE else shown[: LONGEST_TITLE - 1] + "…"

@@ -20,7 +20,9 @@ from sqlmodel import select
 import rlhf_engine
 from service import cleanup, evidence, leases, training
 from service.database import session
+from service.embedding import embedding
 from service.errors import HeedError, SettingsError
+from service.passage_vectors import embed_pending, is_pending
 from service.plugin_host import PluginHost
 from service.plugin_state import open_host
 from service.settings import Settings
@@ -29,6 +31,9 @@ from service.tables import JobRun, now
 
 JOB_LEASE_S = 2 * 3600
 """After this long a claimed job that never finished may be claimed again."""
+
+EMBED_S = 50.0
+"""How long vectors are made at a time; the rest is for the next minute, whoever claims it."""
 
 _LOOK_BACK = tuple(timedelta(days=days) for days in (0.05, 1.5, 8, 32, 367, 1500))
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -55,6 +60,7 @@ class Scheduler:
             "sync": self._sync,
             "train": self._train,
             "cleanup": self._cleanup,
+            "embed": self._embed,
         }
         self._waker = BackgroundScheduler(
             timezone=UTC,
@@ -83,7 +89,7 @@ class Scheduler:
         """Do the job if its latest due time is not done or being done; tells whether it did."""
         slot = self.due(job)
         try:
-            if slot is None or not self._claim(job, slot):
+            if slot is None or not self._has_work(job) or not self._claim(job, slot):
                 return False
             error = self._do(job)
             with session(self._engine) as opened:
@@ -104,6 +110,17 @@ class Scheduler:
             if slot is not None and self._claim(job, slot):
                 with session(self._engine) as opened:
                     leases.finish_job(opened, job, slot, self._holder, None)
+
+    def _has_work(self, job: str) -> bool:
+        """Vectors are looked after each minute, and a minute without work leaves no row."""
+        folder = self._settings.retrieval.embeddings
+        if job != "embed" or folder is None:
+            return True
+        try:
+            return is_pending(self._engine, rlhf_engine.sentence_model_id(folder))
+        except rlhf_engine.SentenceModelError as error:
+            log.warning("job_not_done", job=job, error=str(error), next="next due time")
+            return False
 
     def _claim(self, job: str, slot: datetime) -> bool:
         with session(self._engine) as opened:
@@ -128,6 +145,11 @@ class Scheduler:
 
     def _train(self) -> None:
         start_if_enough(self._engine, self._settings)
+
+    def _embed(self) -> None:
+        folder = self._settings.retrieval.embeddings
+        if folder is not None:
+            embed_pending(self._engine, embedding(folder), self._stop.is_set, EMBED_S)
 
     def _cleanup(self) -> None:
         cleanup.clean_up(self._engine, self._clock())
@@ -198,6 +220,7 @@ def _triggers(settings: Settings) -> dict[str, CronTrigger]:
         "sync": ("sync_schedule", settings.sync_schedule),
         "train": ("training.schedule", settings.training.schedule),
         "cleanup": ("cleanup_schedule", settings.cleanup_schedule),
+        "embed": ("retrieval.embeddings", "* * * * *" if settings.retrieval.embeddings else None),
     }
     return {job: cron(name, text) for job, (name, text) in expressions.items() if text}
 

@@ -75,6 +75,19 @@ class SignalSettings(PluginUse):
         return math.copysign(self.cap / self.weight, reading)
 
 
+class RetrievalSettings(BaseModel):
+    """How passages are found."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    embeddings: Path | None = None
+    """Folder of a sentence-embedding model with safetensors, such as all-MiniLM-L6-v2: passages
+    are found by meaning too. Without one, by full text alone."""
+    similarity_bar: float = Field(default=0.45, ge=-1, le=1)
+    """Cosine from which a passage is near enough to a question to be answered from, where it does
+    not hold enough of its words (`answers.source_bar`)."""
+
+
 class AnswerSettings(BaseModel):
     """How questions are answered."""
 
@@ -264,6 +277,7 @@ class Settings(BaseSettings):
     """Cron expression (UTC) of clean-up: old job rows, sign-ins and links that are over, and unused
     run checkpoints."""
     answers: AnswerSettings = AnswerSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
     voting: VotingSettings = VotingSettings()
     training: TrainingSettings = TrainingSettings()
     vllm: VllmSettings = VllmSettings()

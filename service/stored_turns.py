@@ -22,7 +22,7 @@ from service.conversations import (
 )
 from service.database import session
 from service.groups import readers_of
-from service.reranking import Reranking, best_passages
+from service.passage_finder import PassageFinder, best_passages
 from service.settings import AnswerSettings
 from service.tables import Candidate, Conversation, Person, PolicyVersion, Turn, now
 from service.temporary_chats import TemporaryChat
@@ -59,7 +59,7 @@ def prepare(
     options: AskOptions,
     continues: bool,
     chat: TemporaryChat | None = None,
-    reranking: Reranking | None = None,
+    finder: PassageFinder | None = None,
 ) -> Prepared:
     """Find what a turn is answered with; `continues` where it belongs to an earlier conversation,
     `chat` where that is a temporary one. NotFoundError where it is somebody else's."""
@@ -75,7 +75,7 @@ def prepare(
                 earlier = history(opened, parent_id, limits.history_turns)
         readers = readers_of(opened, person)
         passages = best_passages(
-            opened, turn.question, limits.passages, limits.source_bar, reranking, readers
+            opened, turn.question, limits.passages, limits.source_bar, finder, readers
         )
         verified = _verified(opened, readers, turn.question, follows=parent_id is not None)
         prompt = rlhf_engine.Prompt(

@@ -337,6 +337,21 @@ class Passage(SQLModel, table=True):
     position: int
     heading: str
     text: str
+    text_hash: str | None = Field(default=None, index=True)
+    """Of title, heading and text, once it was asked for its vector (passage_vectors.py)."""
+
+
+class TextVector(SQLModel, table=True):
+    """What an embedding model makes of a passage's wording: float32, little-endian, of length 1.
+    It belongs to the wording and not to a passage, so that a text that moves keeps it."""
+
+    __tablename__ = "text_vector"
+    __table_args__ = (Index("uq_text_vector_model_hash", "model", "hash", unique=True),)
+
+    number: int | None = Field(default=None, primary_key=True)
+    model: str
+    hash: str = Field(index=True)
+    vector: bytes
 
 
 class GoldAnswer(SQLModel, table=True):

@@ -51,8 +51,25 @@ def sync(
     if not chosen:
         warn("no data source is set; add [[sources]] to heed.toml, or one on the page Sources")
         raise typer.Exit(NOTHING_TO_DO)
-    if _sync_each(engine, settings, chosen):
+    failed = _sync_each(engine, settings, chosen)
+    _embed(engine, settings)
+    if failed:
         raise typer.Exit(FAILED)
+
+
+def _embed(engine: Engine, settings: Settings) -> None:
+    """Make the vectors that the passages lack, where an embedding model is set."""
+    if settings.retrieval.embeddings is None:
+        return
+    from service.embedding import embedding
+    from service.passage_vectors import embed_pending
+
+    with steps() as step:
+        step("embedding passages", 0, 0, None)
+        model = embedding(settings.retrieval.embeddings)
+        embed_pending(
+            engine, model, on_done=lambda done, of: step("embedding passages", done, of, None)
+        )
 
 
 def _sync_each(engine: Engine, settings: Settings, chosen: list[SourceSettings]) -> bool:

@@ -14,11 +14,12 @@ from sqlalchemy import Engine
 
 from plugins.contract import Complete, GoldPair
 from rlhf_engine.records import PromptPassage
-from service import observing, reranking
+from service import observing
 from service.database import session
 from service.errors import PluginFailure
 from service.evidence import freeze_snapshot
 from service.export import export_feedback
+from service.passage_finder import PassageFinder
 from service.plugin_limits import PluginLimits
 from service.redaction import open_redaction
 from service.reranking import Reranking
@@ -216,17 +217,19 @@ def ordering(engine: Engine, settings: Settings) -> Iterator[Reranking]:
     made.close()
 
 
-def test_a_reranker_chooses_among_more_than_are_shown(engine: Engine, ordering: Reranking) -> None:
-    assert [one.id for one in ordering.ordered("Why?", PASSAGES)] == ["b", "a"]
+def test_a_reranker_chooses_among_more_than_are_shown(engine: Engine, settings: Settings) -> None:
+    finder = PassageFinder(settings, engine, patient=True)
     store(engine, "Parking costs nothing.", "Parking is behind the house, which takes a while.")
     with session(engine) as opened:
-        [best] = reranking.best_passages(opened, "Where is parking?", 1, reranking=ordering)
+        [best] = finder.find(opened, "Where is parking?", 1)
     assert "behind the house" in best.text
+    finder.close()
 
 
 def test_passages_stay_as_found_while_a_reranker_hangs(
     ordering: Reranking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert [one.id for one in ordering.ordered("Why?", PASSAGES)] == ["b", "a"]
     assert ordering.ordered("Will it hang?", PASSAGES) == PASSAGES
     assert ordering.ordered("Why?", PASSAGES) == PASSAGES
     monkeypatch.setattr(ordering, "_not_before", 0.0)
