@@ -9,14 +9,13 @@ from its least possible value to the best found, a full-text score from 0 to the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from sqlalchemy import Engine
 from sqlmodel import Session
 
 import rlhf_engine
 from rlhf_engine.records import PromptPassage
-from service.embedding import Embedding, embedding
+from service.embedding import embedding
 from service.groups import EVERYBODY
 from service.passage_vectors import Near, VectorIndex
 from service.reranking import Reranking
@@ -40,6 +39,7 @@ class PassageFinder:
         self._reranking = Reranking(settings, database, patient=patient)
         folder = settings.retrieval.embeddings
         self._embedding = embedding(folder) if folder is not None else None
+        self._index: VectorIndex | None = None
         if self._embedding is not None:
             self._embedding.ready()
 
@@ -77,7 +77,9 @@ class PassageFinder:
             return None
         try:
             (wanted,) = model.vectors([question])
-            return _index(model).nearest(opened, wanted, limit, readers)
+            if self._index is None or self._index.model != model.id:
+                self._index = VectorIndex(model.id)
+            return self._index.nearest(opened, wanted, limit, readers)
         except rlhf_engine.SentenceModelError:
             return None
 
@@ -131,12 +133,3 @@ def best_passages(
     if finder is None:
         return retrieve(opened, question, limit, readers, source_bar)
     return finder.find(opened, question, limit, source_bar, readers)
-
-
-def _index(model: Embedding) -> VectorIndex:
-    return _index_of(model.id)
-
-
-@lru_cache(maxsize=4)
-def _index_of(model: str) -> VectorIndex:
-    return VectorIndex(model)

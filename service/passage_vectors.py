@@ -52,7 +52,7 @@ class VectorIndex:
     """The vectors of one model as a matrix in memory."""
 
     def __init__(self, model: str) -> None:
-        self._model = model
+        self.model = model
         self._hashes: list[str] = []
         self._matrix = np.empty((0, 0), np.float32)
         self._last = 0
@@ -78,7 +78,7 @@ class VectorIndex:
 
     def _followed(self, opened: Session) -> tuple[list[str], np.ndarray]:
         """The wordings and their vectors as they are in the table now."""
-        mine = TextVector.model == self._model
+        mine = TextVector.model == self.model
         counting = select(func.count(), func.max(TextVector.number)).where(mine)
         count, last = opened.exec(counting).one()
         with self._following:
@@ -92,7 +92,7 @@ class VectorIndex:
 
     def _rows(self, opened: Session, after: int) -> Sequence[Any]:
         query = select(TextVector.number, TextVector.hash, TextVector.vector)
-        query = query.where(TextVector.model == self._model, col(TextVector.number) > after)
+        query = query.where(TextVector.model == self.model, col(TextVector.number) > after)
         return opened.exec(query.order_by(col(TextVector.number))).all()
 
     def _add(self, rows: Sequence[Any]) -> None:
