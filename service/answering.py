@@ -56,7 +56,7 @@ class Answering:
         self._database, self._settings, self._serving = database, settings, serving
         self._admission = Admission(settings.answers, serving)
         self._keeper = AnswerKeeper(database, serving)
-        self._finder = PassageFinder(settings, database)
+        self.finder = PassageFinder(settings, database)
         self.temporary = TemporaryChats()
         self._turns: dict[str, AskedTurn] = {}
         self._over: dict[str, asyncio.TimerHandle] = {}
@@ -123,7 +123,7 @@ class Answering:
                     options,
                     continues,
                     chat,
-                    self._finder,
+                    self.finder,
                 )
                 turn.prompt, turn.parent_id = prepared.prompt, prepared.parent_id
                 asked = self._asked(person, turn, leases, options, began)
@@ -187,7 +187,7 @@ class Answering:
 
     def close(self) -> None:
         """Let go of what answers rest on, once none is given any more."""
-        self._finder.close()
+        self.finder.close()
 
     async def drain(self, timeout_s: float) -> None:
         """Take no more questions, let answers end for up to `timeout_s` seconds, then end and

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from rlhf_engine.files import replaced
 from service.errors import InvalidInputError
+from service.passage_finder import PassageFinder
 from service.redaction import Redact
 from service.settings import AnswerSettings, VotingSettings
 from service.training_export import KINDS, Kind, Line, exported_rows
@@ -39,6 +40,7 @@ def export_feedback(
     undo_s: float = VotingSettings().undo_s,
     answers: AnswerSettings | None = None,
     redact: Redact | None = None,
+    finder: PassageFinder | None = None,
 ) -> int:
     """Write the feedback of one kind to `path`, whole or not at all; how many rows it has.
 
@@ -55,6 +57,7 @@ def export_feedback(
             undo_s=undo_s,
             answers=answers or AnswerSettings(),
             redact=redact,
+            finder=finder,
         )
     )
     try:
@@ -77,6 +80,7 @@ def exported_bytes(
     undo_s: float,
     answers: AnswerSettings,
     redact: Redact | None = None,
+    finder: PassageFinder | None = None,
 ) -> Iterator[bytes]:
     """The same as the bytes of a file, piece by piece; a few hundred rows are in memory."""
     rows = exported_rows(
@@ -86,6 +90,7 @@ def exported_bytes(
         undo_s=undo_s,
         answers=answers,
         redact=redact,
+        finder=finder,
     )
     return _encoded(rows, known_kind(kind), known_form(form))
 

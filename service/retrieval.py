@@ -48,7 +48,7 @@ _READABLE = {
 
 _SQLITE = """
     SELECT passage.id, document.title, passage.heading, passage.text,
-        -bm25(passage_search, 3.0, 1.5, 1.0) AS score
+        -bm25(passage_search) AS score
     FROM passage_search
     JOIN passage_search_row ON passage_search_row.number = passage_search.rowid
     JOIN passage ON passage.id = passage_search_row.passage_id

@@ -25,8 +25,8 @@ from service.citations import for_everybody, open_turns
 from service.database import session
 from service.evidence import Sides, read_sides, stored_prompt
 from service.keyset import Place, oldest_first
+from service.passage_finder import PassageFinder, best_passages
 from service.redaction import Redact, redacted_lines
-from service.retrieval import retrieve
 from service.settings import AnswerSettings
 from service.tables import Candidate, Comparison, Conversation, GoldAnswer, Thumb, Turn, now
 
@@ -58,10 +58,11 @@ def exported_rows(
     undo_s: float,
     answers: AnswerSettings,
     redact: Redact | None = None,
+    finder: PassageFinder | None = None,
 ) -> Iterator[Line]:
     """The rows of one kind, oldest first, their messages redacted; see `_rows`. PluginFailure
     where a redactor fails."""
-    rows = _rows(database, kind, simulated=simulated, undo_s=undo_s, answers=answers)
+    rows = _rows(database, kind, simulated=simulated, undo_s=undo_s, answers=answers, finder=finder)
     if redact is None:
         yield from rows
         return
@@ -70,14 +71,20 @@ def exported_rows(
 
 
 def _rows(
-    database: Engine, kind: Kind, *, simulated: bool, undo_s: float, answers: AnswerSettings
+    database: Engine,
+    kind: Kind,
+    *,
+    simulated: bool,
+    undo_s: float,
+    answers: AnswerSettings,
+    finder: PassageFinder | None,
 ) -> Iterator[Line]:
     """The rows of one kind, oldest first.
 
     "preference" holds comparisons with a winner (DPO, reward models), "unpaired" thumbs and
     answers of pairs that were both bad (KTO), "prompt-completion" the accepted gold answers
-    (SFT), with the passages that `answers` finds now. A person's vote younger than `undo_s`
-    seconds is not there. No transaction stays open between rows.
+    (SFT), with the passages that `finder` finds now for `answers`. A person's vote younger than
+    `undo_s` seconds is not there. No transaction stays open between rows.
     """
     which = Which(simulated, now() - timedelta(seconds=undo_s))
     with session(database) as opened:
@@ -88,7 +95,7 @@ def _rows(
         yield from _thumbed(database, which, sides)
         yield from _voted(database, ("both_bad",), which, sides, _both_bad)
     else:
-        yield from _gold_answers(database, sides, answers)
+        yield from _gold_answers(database, sides, answers, finder)
 
 
 def _voted(
@@ -175,7 +182,9 @@ def _judged(row: Comparison | Thumb, prompt: Prompt, answer: Candidate, good: bo
     }
 
 
-def _gold_answers(database: Engine, sides: Sides, answers: AnswerSettings) -> Iterator[Line]:
+def _gold_answers(
+    database: Engine, sides: Sides, answers: AnswerSettings, finder: PassageFinder | None
+) -> Iterator[Line]:
     query = select(GoldAnswer).where(
         GoldAnswer.state == "accepted", GoldAnswer.purpose == "training", for_everybody()
     )
@@ -191,15 +200,18 @@ def _gold_answers(database: Engine, sides: Sides, answers: AnswerSettings) -> It
     def tell(opened: Session, rows: list[GoldAnswer]) -> Iterator[Line]:
         for row in rows:
             if row.id in standing and sides.of(row.question) != "exam":
-                yield _gold_answer(opened, row, answers)
+                yield _gold_answer(opened, row, answers, finder)
 
     yield from _lines(database, query, GoldAnswer, note)
     standing = {number for _age, number in newest.values()}
     yield from _lines(database, query, GoldAnswer, tell)
 
 
-def _gold_answer(opened: Session, row: GoldAnswer, answers: AnswerSettings) -> Line:
-    shown = tuple(retrieve(opened, row.question, answers.passages, source_bar=answers.source_bar))
+def _gold_answer(
+    opened: Session, row: GoldAnswer, answers: AnswerSettings, finder: PassageFinder | None
+) -> Line:
+    found = best_passages(opened, row.question, answers.passages, answers.source_bar, finder)
+    shown = tuple(found)
     item = Demonstration(Prompt(row.id, row.question, shown), row.answer)
     return {
         "prompt": messages(item.prompt),

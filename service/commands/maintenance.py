@@ -145,11 +145,13 @@ def export(
     from service import audit
     from service.database import check_schema, open_database, session
     from service.export import export_feedback
+    from service.passage_finder import PassageFinder
     from service.redaction import open_redaction
 
     engine = open_database(settings.database)
     check_schema(engine)
-    with closing(open_redaction(settings, engine)) as redact:
+    finder = PassageFinder(settings, engine, patient=True)
+    with closing(open_redaction(settings, engine)) as redact, closing(finder):
         count = export_feedback(
             engine,
             kind,
@@ -158,6 +160,7 @@ def export(
             undo_s=settings.voting.undo_s,
             answers=settings.answers,
             redact=redact,
+            finder=finder,
         )
     with session(engine) as opened:
         audit.record(opened, user(), "export.made", f"export:{kind}", rows=count)

@@ -46,6 +46,7 @@ def export(
         undo_s=parts.settings.voting.undo_s,
         answers=parts.settings.answers,
         redact=open_redaction(parts.settings, parts.database),
+        finder=parts.answering.finder,
     )
     with session(parts.database) as opened:
         audit.record(opened, reviewer, "export.made", f"export:{kind}", simulated=simulated)

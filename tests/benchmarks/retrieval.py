@@ -3,7 +3,7 @@
 Beside plain BM25 over the whole sections stands what the service finds: the sections are
 documents in its database, cut and indexed as by a sync. A section counts as found where the
 first of its passages is. `--embeddings FOLDER` adds the rows of a sentence-embedding model
-(safetensors; mean of the last states, as MiniLM's), alone and fused with the full text.
+(safetensors; mean of the last states, as MiniLM's), alone and with the full text as in service.
 """
 
 from __future__ import annotations
@@ -20,12 +20,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
+from sqlalchemy import Engine
 from sqlmodel import Session, insert
 
 from service.database import migrate, open_database, session
+from service.embedding import embedding
+from service.groups import EVERYBODY
+from service.passage_finder import PassageFinder
+from service.passage_vectors import VectorIndex, embed_pending
 from service.passages import cut
 from service.retrieval import retrieve
+from service.settings import RetrievalSettings, Settings
 from service.tables import DataSource, Document, Passage
 from tests.benchmarks.retrieval_corpora import Corpus, Section, feedback_qa, handbook
 
@@ -33,8 +40,6 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 DEPTHS = (1, 5, 10)
 DEEP = 60
 """Passages looked at for the first ten sections: a section has several."""
-RANK_DAMPING = 60
-"""Of reciprocal rank fusion; 60 is its authors' (Cormack, Clarke and Buettcher 2009)."""
 
 Find = Callable[[str], Iterable[str]]
 """From a question to the ids of sections, the best first, each maybe more than once."""
@@ -128,40 +133,40 @@ def measured(corpus: Corpus, folder: Path, model: Path | None) -> list[Measured]
             return [section_of[found.id] for found in retrieve(opened, question, DEEP)]
 
         rows.append(measure("full text", corpus, full_text, indexing_ms))
-        if model is not None:
-            rows += _with_vectors(opened, corpus, section_of, model, full_text)
+    if model is not None:
+        rows += _with_vectors(engine, corpus, section_of, model)
     engine.dispose()
     return rows
 
 
 def _with_vectors(
-    opened: Session, corpus: Corpus, section_of: dict[str, str], model: Path, full_text: Find
+    engine: Engine, corpus: Corpus, section_of: dict[str, str], folder: Path
 ) -> list[Measured]:
-    from tests.benchmarks.retrieval_vectors import Vectors
-
+    """By meaning alone, and as the service finds: by words and meaning together."""
+    model = embedding(folder)
     began = time.perf_counter()
-    vectors = Vectors(opened, list(section_of), model)
-    index_ms = (time.perf_counter() - began) * 1000 / len(section_of) * 1000
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"embedding {corpus.name}", total=None)
+        made = embed_pending(
+            engine, model, on_done=lambda done, of: progress.update(task, completed=done, total=of)
+        )
+    index_ms = (time.perf_counter() - began) * 1000 / max(made, 1) * 1000
+    settings = Settings(home=folder, retrieval=RetrievalSettings(embeddings=folder))
+    finder, index = PassageFinder(settings, engine, patient=True), VectorIndex(model.id)
+    with session(engine) as opened:
 
-    def alone(question: str) -> list[str]:
-        return [section_of[number] for number in vectors.nearest(question, DEEP)]
+        def alone(question: str) -> list[str]:
+            (wanted,) = model.vectors([question])
+            near = index.nearest(opened, wanted, DEEP, EVERYBODY)
+            return [section_of[one.passage.id] for one in near]
 
-    def both(question: str) -> list[str]:
-        return fused(list(dict.fromkeys(found)) for found in (full_text(question), alone(question)))
+        def both(question: str) -> list[str]:
+            return [section_of[one.id] for one in finder.find(opened, question, DEEP)]
 
-    return [
-        measure("embeddings", corpus, alone, index_ms),
-        measure("full text and embeddings", corpus, both, index_ms),
-    ]
-
-
-def fused(rankings: Iterable[Sequence[str]]) -> list[str]:
-    """One ranking of several, by the sum of 1 / (60 + rank)."""
-    scores: dict[str, float] = defaultdict(float)
-    for ranking in rankings:
-        for rank, number in enumerate(ranking, start=1):
-            scores[number] += 1 / (RANK_DAMPING + rank)
-    return sorted(scores, key=lambda number: -scores[number])
+        return [
+            measure("embeddings", corpus, alone, index_ms),
+            measure("full text and embeddings", corpus, both, index_ms),
+        ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.retrieval import _spread, fused, measured, show
+from tests.benchmarks.retrieval import _spread, measured, show
 from tests.benchmarks.retrieval_corpora import Corpus, feedback_qa, handbook
+from tests.tiny_meaning import tiny_meaning
 
 LEAVE = """---
 title: Leave
@@ -56,6 +57,12 @@ def test_each_way_of_finding_has_a_row(
     assert "1 questions, 4 sections" in capsys.readouterr().out
 
 
+def test_an_embedding_model_adds_two_rows(corpus: Corpus, tmp_path: Path) -> None:
+    rows = measured(corpus, tmp_path, tiny_meaning(tmp_path / "model"))
+    assert [row.name for row in rows[2:]] == ["embeddings", "full text and embeddings"]
+    assert all(row.recall[5] == 1 for row in rows)
+
+
 def test_the_other_form_of_questions_is_read(tmp_path: Path) -> None:
     passage = {"passage_id": "p", "page_title": "T", "section_headers": ["A", "B"], "text": "x"}
     (tmp_path / "passages.jsonl").write_text(json.dumps(passage))
@@ -71,8 +78,3 @@ def test_some_questions_are_taken_at_even_distances() -> None:
     asked = tuple((str(n), "") for n in range(10))
     assert [question for question, _gold in _spread(asked, 3)] == ["0", "3", "6"]
     assert _spread(asked, 0) == _spread(asked, 99) == asked
-
-
-def test_rankings_are_fused_by_reciprocal_ranks() -> None:
-    # b: 1/62 + 1/61; a: 1/61 + 1/63; c: 1/62; by hand b > a > c.
-    assert fused([["a", "b"], ["b", "c", "a"]]) == ["b", "a", "c"]
