@@ -18,6 +18,7 @@ from service.plugin_limits import PluginLimits
 from service.settings import (
     AnswerSettings,
     PluginUse,
+    RetrievalSettings,
     Settings,
     SignalSettings,
     SourceSettings,
@@ -60,6 +61,7 @@ The same two as variables: `HEED_ANSWERS__TEMPERATURE=0.5`, `HEED_TRAINING__SCHE
 SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("General", Settings, ""),
     ("`[answers]`", AnswerSettings, "answers"),
+    ("`[retrieval]`", RetrievalSettings, "retrieval"),
     ("`[training]`", TrainingSettings, "training"),
     ("`[vllm]`", VllmSettings, "vllm"),
     ("`[voting]`", VotingSettings, "voting"),

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from sqlalchemy import Engine
 
+from service.database import session
 from service.settings import SignalSettings, SourceSettings
+from service.tables import PolicyVersion, StageReport, TrainingRun
 from tests.pages.conftest import Browse, Theme, Width, axe, fits, shot
 
 looks = pytest.mark.parametrize(
@@ -125,6 +128,39 @@ def test_the_form_of_a_source_fits_a_phone(browse: Browse) -> None:
     expect(page.get_by_role("dialog", name="Add a source")).to_be_visible()
     axe(page)
     fits(page)
+
+
+@pytest.fixture
+def evaluated(page_database: Engine) -> None:
+    """A version of whose answers the signal read three of four."""
+    with session(page_database) as opened:
+        if opened.get(TrainingRun, "judged") is not None:
+            return
+        opened.add(PolicyVersion(id="b" * 16, number=2, kind="ppo", state="rejected"))
+        opened.flush()
+        run = TrainingRun(
+            id="judged", state="refused", folder="runs/judged", requested_by="a test",
+            reason="asked", candidate_id="b" * 16,
+        )  # fmt: skip
+        opened.add(run)
+        opened.flush()
+        read = {"mean": 0.25, "read": 30, "abstained": 10}
+        figures = {"signals": {"short": {"candidate": read, "live": read | {"mean": -0.5}}}}
+        opened.add(StageReport(run_id="judged", stage="evaluation", seconds=1.0, figures=figures))
+
+
+@looks
+@pytest.mark.usefixtures("evaluated")
+def test_readings_are_drawn_by_version(browse: Browse, width: Width, theme: Theme) -> None:
+    page = browse("/signals", width, theme)
+    figure = page.locator("figure.plot").filter(has_text="short")
+    expect(figure).to_contain_text("Of 40 answers of version 2 it read 30.")
+    figure.get_by_text("As a table").click()
+    expect(figure.get_by_role("row").nth(1)).to_contain_text("0.25")
+    expect(figure.get_by_role("row").nth(1)).to_contain_text("-0.5")
+    axe(page)
+    fits(page)
+    shot(page, f"signal-versions-{width}-{theme}")
 
 
 @looks
