@@ -6,6 +6,7 @@ const HEIGHT = 220;
 const COLOURS = ["--series-1", "--series-2", "--series-3", "--series-4"];
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
 const MOST_TABLE_ROWS = 60;
+const WHOLE_STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
 
 // A canvas knows no variables, so that the browser is asked what they stand for.
 function colour(name, share = 100) {
@@ -16,7 +17,7 @@ function colour(name, share = 100) {
   return value;
 }
 
-function options(box, { series, xLabel, zero, moments }) {
+function options(box, { series, xLabel, zero, moments, whole }) {
   const ink = colour("--quiet");
   const axis = { stroke: ink, grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") } };
   const drawn = [{ label: xLabel }];
@@ -32,7 +33,7 @@ function options(box, { series, xLabel, zero, moments }) {
   return {
     width: Math.max(200, box.clientWidth), height: HEIGHT, series: drawn, bands, legend: { show: false }, cursor: { show: false },
     scales: { x: { time: moments }, y: { range: (_plot, low, high) => spread(low, high, zero) } },
-    axes: [{ ...axis }, { ...axis, size: 56 }],
+    axes: [whole ? { ...axis, incrs: WHOLE_STEPS } : axis, { ...axis, size: 56 }],
   };
 }
 
@@ -50,9 +51,9 @@ function columns(x, series) {
 /**
  * A plot. `x` has figures, or seconds since 1970 with `moments`; each of `series` is {label, values}
  * as long as `x`, null where there is none, with `low` and `high` for an interval. `zero` keeps the
- * zero line in sight.
+ * zero line in sight, `whole` counts `x` in whole steps.
  */
-export function Plot({ title, x, series, xLabel = "step", zero = false, moments = false, note = null }) {
+export function Plot({ title, x, series, xLabel = "step", zero = false, moments = false, whole = false, note = null }) {
   const box = useRef(null);
   useEffect(() => {
     const canvas = box.current;
@@ -60,7 +61,7 @@ export function Plot({ title, x, series, xLabel = "step", zero = false, moments 
     let plot = null;
     const draw = () => {
       plot?.destroy();
-      plot = new uPlot(options(canvas, { series, xLabel, zero, moments }), columns(x, series), canvas);
+      plot = new uPlot(options(canvas, { series, xLabel, zero, moments, whole }), columns(x, series), canvas);
     };
     draw();
     const resized = new ResizeObserver(() => plot.setSize({ width: Math.max(200, canvas.clientWidth), height: HEIGHT }));
@@ -68,7 +69,7 @@ export function Plot({ title, x, series, xLabel = "step", zero = false, moments 
     const themed = new MutationObserver(draw);
     themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });
     return () => { resized.disconnect(); themed.disconnect(); plot.destroy(); };
-  }, [x, series, xLabel, zero, moments]);
+  }, [x, series, xLabel, zero, moments, whole]);
   if (!x.length) return html`<figure class="plot"><figcaption>${title}</figcaption><p class="empty">No figures yet.</p></figure>`;
   return html`<figure class="plot"><figcaption>${title}</figcaption>
     <${Legend} series=${series} />

@@ -56,7 +56,7 @@ function Versions({ signals }) {
   return html`<h2>Readings by version</h2>
     <p class="quiet">The mean reading of each candidate's answers to the evaluation questions, beside that of the version it was to replace.</p>
     ${!plots.length && html`<${Empty}>No version was evaluated with these signals yet.</${Empty}>`}
-    <div class="plots">${plots.map((plot) => html`<${Plot} key=${plot.name} title=${plot.name} x=${plot.x} series=${plot.series} xLabel="version" zero=${true} note=${plot.note} />`)}</div>`;
+    <div class="plots">${plots.map((plot) => html`<${Plot} key=${plot.name} title=${plot.name} x=${plot.x} series=${plot.series} xLabel="version" zero=${true} whole=${true} note=${plot.note} />`)}</div>`;
 }
 
 export default function Signals() {
