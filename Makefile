@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.heed-installed
 DEMO ?=
 PYTEST ?=
+# Tests wait for processes as much as they compute: two cores have room for three.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ $$n -lt 3 ]; then echo 3; elif [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test test-vllm lint format wheel vendor clean
@@ -42,7 +44,7 @@ serve: $(INSTALLED)
 # A test that fails is tried once more, and the summary tells of it: other work on the machine may
 # have held it up.
 test: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --reruns 1 -r fEsxXR -m "not benchmark and not vllm" $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --reruns 1 -r fEsxXR -m "not benchmark and not vllm" $(PYTEST)
 
 test-vllm: $(INSTALLED)
 	$(BIN)/python -m tests.engines.vllm_environment

@@ -1,7 +1,7 @@
 """Turns documents into text with headings: PDF, Word and PowerPoint by MarkItDown.
 
-Converters hang and crash on broken files, so each runs in a process of its own with a time limit,
-which is ended and begun anew where a file is too much for it.
+Converters hang and crash on broken files, so they run in a process of their own with a time limit,
+which is ended and begun anew where a file is too much for it. HTML and plain text are read here.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from plugins.html_text import read_html
 
 MOST_CHARACTERS = 2_000_000
 START_S = 60.0
+CONVERTED = (".docx", ".pdf", ".pptx")
 HTML_ENDINGS = (".htm", ".html")
 _CODE = "from plugins.file_converter import main; main()"
 
@@ -52,6 +53,8 @@ class Converter:
 
     def convert(self, path: Path) -> Converted:
         """The file's text; ConversionError where there is none to be had."""
+        if path.suffix.casefold() not in CONVERTED:
+            return _checked(*_read_text(path))
         process = self._running()
         try:
             assert process.stdin is not None
@@ -69,7 +72,7 @@ class Converter:
         found = json.loads(answer)
         if "error" in found:
             raise ConversionError(found["error"])
-        return Converted(found["title"], found["text"])
+        return _checked(found["title"], found["text"])
 
     def close(self) -> None:
         """End the process."""
@@ -148,21 +151,27 @@ def _converters() -> Mapping[str, Any]:
 def _converted(converters: Mapping[str, Any], path: Path) -> dict[str, str]:
     from markitdown import StreamInfo
 
-    data, ending, title = path.read_bytes(), path.suffix.casefold(), ""
-    if ending in converters:
-        info = StreamInfo(extension=ending, filename=path.name)
-        found = converters[ending].convert(io.BytesIO(data), info)
-        title, text = found.title or "", found.markdown
-    elif ending in HTML_ENDINGS:
-        title, text = read_html(_decoded(data))
-    else:
-        text = _decoded(data)
+    ending = path.suffix.casefold()
+    info = StreamInfo(extension=ending, filename=path.name)
+    found = converters[ending].convert(io.BytesIO(path.read_bytes()), info)
+    return {"title": found.title or "", "text": found.markdown}
+
+
+def _read_text(path: Path) -> tuple[str, str]:
+    """The title and text of HTML and plain text; ConversionError where it is none."""
+    text = _decoded(path.read_bytes())
+    return read_html(text) if path.suffix.casefold() in HTML_ENDINGS else ("", text)
+
+
+def _checked(title: str, text: str) -> Converted:
     text = _tidy(text)
     if not text:
-        return {"error": "has no text (of scanned pages, only a text layer is read)"}
+        raise ConversionError("has no text (of scanned pages, only a text layer is read)")
     if len(text) > MOST_CHARACTERS:
-        return {"error": f"has {len(text)} characters of text; at most {MOST_CHARACTERS} are read"}
-    return {"title": " ".join(title.split())[:300], "text": text}
+        raise ConversionError(
+            f"has {len(text)} characters of text; at most {MOST_CHARACTERS} are read"
+        )
+    return Converted(" ".join(title.split())[:300], text)
 
 
 def _decoded(data: bytes) -> str:
@@ -174,7 +183,7 @@ def _decoded(data: bytes) -> str:
 
         found = from_bytes(data).best()
         if found is None:
-            raise ValueError("it is no text in any known encoding; save it as UTF-8") from None
+            raise ConversionError("is no text in any known encoding; save it as UTF-8") from None
         return str(found)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from sqlalchemy import Engine
 from sqlmodel import Session
 
@@ -17,7 +18,7 @@ import rlhf_engine
 from rlhf_engine.records import PromptPassage
 from service.embedding import embedding
 from service.groups import EVERYBODY
-from service.passage_vectors import Near, VectorIndex
+from service.passage_vectors import VectorIndex
 from service.reranking import Reranking
 from service.retrieval import content_words, held, ranked, retrieve
 from service.settings import Settings
@@ -57,60 +58,60 @@ class PassageFinder:
         near to its meaning as the setting `retrieval.similarity_bar` says.
         """
         wider = limit * WIDER if self._reranking else limit
-        near = self._near(opened, question, max(wider, FUSED), readers)
-        if near is None:
+        wanted = self._vector(question)
+        if wanted is None:
             found = retrieve(opened, question, wider, readers, source_bar)
         else:
-            found = self._fused(opened, question, near, max(wider, FUSED), source_bar, readers)
+            found = self._fused(opened, question, wanted, wider, source_bar, readers)
         return self._reranking.ordered(question, found[:wider])[:limit]
 
     def close(self) -> None:
         """Let go of the reranker's process."""
         self._reranking.close()
 
-    def _near(
-        self, opened: Session, question: str, limit: int, readers: Sequence[str]
-    ) -> list[Near] | None:
-        """The passages nearest in meaning; None where no model is there to tell."""
+    def _vector(self, question: str) -> np.ndarray | None:
+        """What the model makes of the question; None where no model is there to tell."""
         model = self._embedding
         if model is None or not content_words(question) or not model.ready(self._patient):
             return None
         try:
-            (wanted,) = model.vectors([question])
             if self._index is None or self._index.model != model.id:
                 self._index = VectorIndex(model.id)
-            return self._index.nearest(opened, wanted, limit, readers)
+            (wanted,) = model.vectors([question])
         except rlhf_engine.SentenceModelError:
             return None
+        return np.asarray(wanted)
 
     def _fused(
         self,
         opened: Session,
         question: str,
-        near: Sequence[Near],
+        wanted: np.ndarray,
         limit: int,
         source_bar: float,
         readers: Sequence[str],
     ) -> list[PromptPassage]:
-        words = content_words(question)
-        worded = ranked(opened, words, limit, readers)
+        assert self._index is not None
+        words, looked_at = content_words(question), max(limit, FUSED)
+        near = self._index.nearest(opened, wanted, looked_at, readers)
+        worded = ranked(opened, words, looked_at, readers)
         passages = {one.passage.id: one.passage for one in near}
+        others = [passage.id for passage, _ in worded if passage.id not in passages]
         passages |= {passage.id: passage for passage, _ in worded}
-        scores = fused_scores(
-            {one.passage.id: one.cosine for one in near},
-            {passage.id: score for passage, score in worded},
-        )
-        order = sorted(passages, key=lambda number: (-scores[number], number))
+        cosines = {one.passage.id: one.cosine for one in near}
+        cosines |= self._index.cosines(opened, wanted, others)
+        scores = fused_scores(cosines, {passage.id: score for passage, score in worded})
+        order = sorted(passages, key=lambda number: (-scores[number], number))[:looked_at]
         if source_bar > 0 and order:
             shares = held(opened, words, order)
-            like = {one.passage.id for one in near if one.cosine >= self._similarity_bar}
+            like = {number for number in order if cosines.get(number, -1) >= self._similarity_bar}
             order = [one for one in order if shares[one] >= source_bar or one in like]
         return [passages[number] for number in order]
 
 
 def fused_scores(cosines: dict[str, float], full_text: dict[str, float]) -> dict[str, float]:
-    """The sum of both searches' scores for each passage that one of them found. What a search did
-    not find has the least score that it found."""
+    """The sum of both scores for each passage that has one: of a passage that was not found by its
+    words 0, of one without a vector the least cosine of all."""
     best_cosine = max(cosines.values(), default=0.0)
     least_cosine = min(cosines.values(), default=-1.0)
     best_text = max(full_text.values(), default=0.0) or 1.0

@@ -54,6 +54,7 @@ class VectorIndex:
     def __init__(self, model: str) -> None:
         self.model = model
         self._hashes: list[str] = []
+        self._rows_of: dict[str, int] = {}
         self._matrix = np.empty((0, 0), np.float32)
         self._last = 0
         self._following = threading.Lock()
@@ -76,6 +77,20 @@ class VectorIndex:
             start, size = start + size, size * 4
         return found[:limit]
 
+    def cosines(
+        self, opened: Session, wanted: np.ndarray, passage_ids: Sequence[str]
+    ) -> dict[str, float]:
+        """How near each of these passages is to the vector; those without a vector are left out."""
+        self._followed(opened)
+        rows_of, matrix = self._rows_of, self._matrix
+        query = select(Passage.id, Passage.text_hash).where(col(Passage.id).in_(passage_ids))
+        found = {
+            number: rows_of[wording]
+            for number, wording in (opened.exec(query) if passage_ids else ())
+            if wording in rows_of
+        }
+        return {number: float(matrix[row] @ wanted) for number, row in found.items()}
+
     def _followed(self, opened: Session) -> tuple[list[str], np.ndarray]:
         """The wordings and their vectors as they are in the table now."""
         mine = TextVector.model == self.model
@@ -85,7 +100,8 @@ class VectorIndex:
             if (count, last or 0) != (len(self._hashes), self._last):
                 rows = self._rows(opened, self._last)
                 if len(self._hashes) + len(rows) != count:
-                    self._hashes, self._matrix = [], np.empty((0, 0), np.float32)
+                    self._hashes, self._rows_of = [], {}
+                    self._matrix = np.empty((0, 0), np.float32)
                     rows = self._rows(opened, 0)
                 self._add(rows)
             return self._hashes, self._matrix
@@ -103,6 +119,7 @@ class VectorIndex:
         # Never changed in place: another thread may be searching in what there was.
         self._matrix = np.concatenate([self._matrix, added]) if self._hashes else added
         self._hashes = [*self._hashes, *(wording for _, wording, _ in rows)]
+        self._rows_of = {wording: row for row, wording in enumerate(self._hashes)}
         self._last = rows[-1][0]
 
 

@@ -83,7 +83,7 @@ class RetrievalSettings(BaseModel):
     embeddings: Path | None = None
     """Folder of a sentence-embedding model with safetensors, such as all-MiniLM-L6-v2: passages
     are found by meaning too. Without one, by full text alone."""
-    similarity_bar: float = Field(default=0.45, ge=-1, le=1)
+    similarity_bar: float = Field(default=0.5, ge=-1, le=1)
     """Cosine from which a passage is near enough to a question to be answered from, where it does
     not hold enough of its words (`answers.source_bar`)."""
 

@@ -4,6 +4,8 @@ Beside plain BM25 over the whole sections stands what the service finds: the sec
 documents in its database, cut and indexed as by a sync. A section counts as found where the
 first of its passages is. `--embeddings FOLDER` adds the rows of a sentence-embedding model
 (safetensors; mean of the last states, as MiniLM's), alone and with the full text as in service.
+The last table is for the bars below which no source is good: what each lets through of a corpus's
+own questions, and of the other's.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from service.groups import EVERYBODY
 from service.passage_finder import PassageFinder
 from service.passage_vectors import VectorIndex, embed_pending
 from service.passages import cut
-from service.retrieval import retrieve
+from service.retrieval import content_words, held, retrieve
 from service.settings import RetrievalSettings, Settings
 from service.tables import DataSource, Document, Passage
 from tests.benchmarks.retrieval_corpora import Corpus, Section, feedback_qa, handbook
@@ -54,6 +56,23 @@ class Measured:
     query_ms: float
     index_ms: float | None = None
     """For 1,000 passages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Shares of questions that a bar lets through, on the pages that answer them and on others."""
+
+    kind: str
+    value: float
+    own: float | None
+    others: float | None
+
+
+BARS = {
+    "words held": (0.05, 0.1, 0.2, 0.3, 0.4),
+    "cosine": (0.4, 0.45, 0.5, 0.55, 0.6),
+}
+"""For `answers.source_bar` and `retrieval.similarity_bar`."""
 
 
 class Bm25:
@@ -169,6 +188,40 @@ def _with_vectors(
         ]
 
 
+def calibrated(corpora: Sequence[Corpus], folder: Path, model: Path | None) -> list[Bar]:
+    """What each bar lets through: of questions on the corpus itself, and of those on the others,
+    which it cannot answer. `measured` made the databases in `folder`."""
+    found: list[tuple[str, bool, float]] = []
+    for corpus in corpora:
+        engine = open_database(f"sqlite:///{folder / corpus.name}.db")
+        index = VectorIndex(embedding(model).id) if model else None
+        with session(engine) as opened:
+            for other in corpora:
+                for question, _gold in other.questions:
+                    own = other.name == corpus.name
+                    first = [one.id for one in retrieve(opened, question, 5)]
+                    shares = held(opened, content_words(question), first) if first else {}
+                    found.append(("words held", own, max(shares.values(), default=0.0)))
+                    if index is not None and model is not None:
+                        (wanted,) = embedding(model).vectors([question])
+                        near = index.nearest(opened, wanted, 1, EVERYBODY)
+                        found.append(("cosine", own, near[0].cosine if near else -1.0))
+        engine.dispose()
+    return [
+        Bar(kind, bar, *(_passing(found, kind, own, bar) for own in (True, False)))
+        for kind, bars in BARS.items()
+        for bar in bars
+        if any(name == kind for name, _own, _best in found)
+    ]
+
+
+def _passing(
+    found: Sequence[tuple[str, bool, float]], kind: str, own: bool, bar: float
+) -> float | None:
+    best = [value for name, mine, value in found if (name, mine) == (kind, own)]
+    return sum(value >= bar for value in best) / len(best) if best else None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print one table a corpus."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -180,11 +233,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handbook(given.data / "handbook-18f"),
         feedback_qa(given.data / "feedbackqa" / "retrieval-uk"),
     ]
+    asked = [replace(one, questions=_spread(one.questions, given.questions)) for one in corpora]
     with tempfile.TemporaryDirectory() as folder:
-        for whole in corpora:
-            corpus = replace(whole, questions=_spread(whole.questions, given.questions))
+        for corpus in asked:
             show(corpus, measured(corpus, Path(folder), given.embeddings))
+        show_bars(calibrated(asked, Path(folder), given.embeddings))
     return 0
+
+
+def show_bars(bars: Sequence[Bar]) -> None:
+    """Print what each bar lets through."""
+    table = Table("best passage's", "bar", "own questions", "others' questions")
+    for bar in bars:
+        shares = ["" if share is None else f"{share:.3f}" for share in (bar.own, bar.others)]
+        table.add_row(bar.kind, f"{bar.value:.2f}", *shares)
+    Console().print(table)
 
 
 def show(corpus: Corpus, rows: Sequence[Measured]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.retrieval import _spread, measured, show
+from tests.benchmarks.retrieval import _spread, calibrated, measured, show, show_bars
 from tests.benchmarks.retrieval_corpora import Corpus, feedback_qa, handbook
 from tests.tiny_meaning import tiny_meaning
 
@@ -61,6 +62,20 @@ def test_an_embedding_model_adds_two_rows(corpus: Corpus, tmp_path: Path) -> Non
     rows = measured(corpus, tmp_path, tiny_meaning(tmp_path / "model"))
     assert [row.name for row in rows[2:]] == ["embeddings", "full text and embeddings"]
     assert all(row.recall[5] == 1 for row in rows)
+
+
+def test_a_bar_is_judged_by_own_and_others_questions(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(corpus, name="other", questions=(("What is the wage of a zebra?", "x"),))
+    for one in (corpus, other):
+        measured(one, tmp_path, None)
+    bars = calibrated((corpus, other), tmp_path, None)
+    assert {bar.kind for bar in bars} == {"words held"}
+    # Both corpora hold the pages, so that half of "own" is the question nobody can answer.
+    assert (bars[0].own, bars[0].others) == (0.5, 0.5)
+    show_bars(bars)
+    assert "words held" in capsys.readouterr().out
 
 
 def test_the_other_form_of_questions_is_read(tmp_path: Path) -> None:

@@ -227,9 +227,9 @@ def test_other_encodings_than_utf8_are_guessed(folder: Path, text: str) -> None:
 
 
 def test_a_conversion_that_takes_too_long_is_ended_and_the_next_goes_on(tmp_path: Path) -> None:
-    pipe, fine = tmp_path / "pipe.txt", tmp_path / "fine.txt"
+    pipe, fine = tmp_path / "pipe.pdf", tmp_path / "fine.pdf"
     os.mkfifo(pipe)
-    fine.write_text("Fine.")
+    write_pdf(fine, "Fine.")
     converter = Converter(1.5)
     try:
         with pytest.raises(ConversionError, match=r"takes longer than 1\.5 s"):
@@ -241,8 +241,8 @@ def test_a_conversion_that_takes_too_long_is_ended_and_the_next_goes_on(tmp_path
 
 
 def test_a_converter_that_dies_is_told_and_begun_anew(tmp_path: Path) -> None:
-    fine = tmp_path / "fine.txt"
-    fine.write_text("Fine.")
+    fine = tmp_path / "fine.pdf"
+    write_pdf(fine, "Fine.")
     converter = Converter(30)
     try:
         assert converter.convert(fine).text == "Fine."

@@ -248,7 +248,7 @@ def test_scores_of_both_searches_are_added_between_none_and_one() -> None:
     scores = fused_scores({"a": 0.6, "b": -0.2}, {"b": 9.0, "c": 3.0})
     assert scores["a"] == pytest.approx(0.8)
     assert scores["b"] == pytest.approx(0.8 * 0.5 + 0.2)
-    # Not among the nearest: it counts like the farthest of these.
+    # Without a vector it counts like the farthest.
     assert scores["c"] == pytest.approx(0.8 * 0.5 + 0.2 / 3)
     assert fused_scores({}, {"a": 0.0}) == {"a": pytest.approx(0.8 * 0.0)}
 
