@@ -41,10 +41,10 @@ demo: $(INSTALLED)
 serve: $(INSTALLED)
 	$(BIN)/heed serve
 
-# A test that fails is tried once more, and the summary tells of it: other work on the machine may
+# One thread in each worker: more would wait for each other. A test that fails is tried once more, and the summary tells of it: other work on the machine may
 # have held it up.
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --reruns 1 -r fEsxXR -m "not benchmark and not vllm" $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --reruns 1 -r fEsxXR -m "not benchmark and not vllm" $(PYTEST)
 
 test-vllm: $(INSTALLED)
 	$(BIN)/python -m tests.engines.vllm_environment

@@ -35,6 +35,10 @@ class ConversionError(Exception):
     """Why a file cannot be converted; the others go on."""
 
 
+class ConversionInterruptedError(ConversionError):
+    """A conversion that was ended or died; on a quieter machine it may end well."""
+
+
 @dataclass(frozen=True, slots=True)
 class Converted:
     """A file's title ("" where it names none) and its text in Markdown."""
@@ -52,7 +56,8 @@ class Converter:
         self._answers: Queue[str] = Queue()
 
     def convert(self, path: Path) -> Converted:
-        """The file's text; ConversionError where there is none to be had."""
+        """The file's text; ConversionError where there is none to be had, of the kind
+        ConversionInterruptedError where another try may have it."""
         if path.suffix.casefold() not in CONVERTED:
             return _checked(*_read_text(path))
         process = self._running()
@@ -63,12 +68,16 @@ class Converter:
             answer = self._answers.get(timeout=self.limit_s)
         except Empty:
             self.close()
-            raise ConversionError(f"takes longer than {self.limit_s:g} s to convert") from None
+            raise ConversionInterruptedError(
+                f"takes longer than {self.limit_s:g} s to convert"
+            ) from None
         except OSError:
             answer = ""
         if not answer:
             self.close()
-            raise ConversionError("made the converter crash, or needs more memory than it may use")
+            raise ConversionInterruptedError(
+                "made the converter crash, or needs more memory than it may use"
+            )
         found = json.loads(answer)
         if "error" in found:
             raise ConversionError(found["error"])
@@ -105,7 +114,7 @@ class Converter:
             ready = ""
         if not ready:
             self.close()
-            raise ConversionError("cannot be converted: the converter does not start")
+            raise ConversionInterruptedError("cannot be converted: the converter does not start")
         return self._process
 
 

@@ -1,7 +1,8 @@
 """A data source for a folder of documents: PDF, Word, PowerPoint, HTML, and plain text.
 
 A file is converted when it is new or has changed (size and time), so after the first sync only
-changes and removals are brought. Needs heed[files]; file_converter.py does the converting.
+changes and removals are brought. A conversion that took too long or crashed is tried again by the
+next two. Needs heed[files]; file_converter.py does the converting.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from plugins.contract import (
     Removal,
     SourceError,
 )
-from plugins.file_converter import ConversionError, Converter
+from plugins.file_converter import ConversionError, ConversionInterruptedError, Converter
 from plugins.hookspecs import hookimpl
 
 ENDINGS = (".docx", ".htm", ".html", ".md", ".pdf", ".pptx", ".txt")
 FILES_PER_CHECKPOINT = 20
 LARGEST_FILE_BYTES = 100_000_000
+MOST_TRIES = 3
+"""Syncs that try a file whose conversion took too long or crashed, until it changes."""
 NO_CURSOR: dict[str, Any] = {}
 
 
@@ -126,25 +129,29 @@ class Files:
             yield Rejected(shown, "has a file name that is not UTF-8; rename it")
             return
         before = known.get(where)
-        stamp, fault = "", ""
+        stamp, fault, tries = "", "", 0
         try:
             stamp = self._stamp(file)
             if before is not None and before["stamp"] == stamp:
-                if before["fault"] is not None:
+                tries = before["tries"]
+                if before["fault"] is not None and tries >= MOST_TRIES:
                     yield Rejected(where, before["fault"])
-                return
+                if before["fault"] is None or tries >= MOST_TRIES:
+                    return
             converted = converter.convert(file)
+        except ConversionInterruptedError as error:
+            fault, tries = str(error), tries + 1
         except ConversionError as error:
-            fault = str(error)
+            fault, tries = str(error), MOST_TRIES
         except OSError as error:
-            fault = f"cannot be read ({error.strerror})"
+            fault, tries = f"cannot be read ({error.strerror})", MOST_TRIES
         if fault:
             if before is not None and before["fault"] is None:
                 yield Removal(where)
-            known[where] = {"stamp": stamp, "fault": fault}
+            known[where] = {"stamp": stamp, "fault": fault, "tries": tries}
             yield Rejected(where, fault)
             return
-        known[where] = {"stamp": stamp, "fault": None}
+        known[where] = {"stamp": stamp, "fault": None, "tries": 0}
         yield Document(where, converted.title or _title(where, converted.text), converted.text)
 
     def _stamp(self, file: Path) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from phonenumbers import PhoneNumberMatcher
+from phonenumbers import SUPPORTED_REGIONS, PhoneNumberMatcher
 from stdnum import iban, luhn
 from stdnum.us import ssn
 
@@ -29,6 +29,13 @@ class Found:
     start: int
     end: int
     value: str
+
+
+def known_region(value: str) -> str:
+    """The setting of a country whose phone numbers are known; ValueError where it is none."""
+    if value and value not in SUPPORTED_REGIONS:
+        raise ValueError('give a country in two capital letters, like "US" or "DE"')
+    return value
 
 
 def personal_data(text: str, region: str | None = None) -> list[Found]:

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, BaseModel, Field
 
 from plugins.contract import Redactor
 from plugins.hookspecs import hookimpl
-from plugins.personal_data import personal_data
-
-
-def _known_region(value: str) -> str:
-    if value and value not in SUPPORTED_REGIONS:
-        raise ValueError('give a country in two capital letters, like "US" or "DE"')
-    return value
+from plugins.personal_data import known_region, personal_data
 
 
 class Pii:
@@ -33,7 +26,7 @@ class Pii:
             default=[],
             description='What stays, one a line: "help@example.com", "@example.com", "+1 555 01".',
         )
-        region: Annotated[str, AfterValidator(_known_region)] = Field(
+        region: Annotated[str, AfterValidator(known_region)] = Field(
             default="",
             description="Country whose phone numbers are known without prefix too, like US.",
         )

@@ -119,7 +119,10 @@ class SlackExport:
             )
         for kind, channel in listed:
             name = str(channel.get("name", ""))
-            if not name or "/" in name or (self.settings.channels and name not in self._wanted()):
+            # A name leads to a folder, and to none outside of the export.
+            if name in ("", ".", "..") or "/" in name:
+                continue
+            if self.settings.channels and name not in self._wanted():
                 continue
             readers: tuple[str, ...] = ("everyone",)
             if kind == "groups.json":

@@ -6,12 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, BaseModel, Field
 
 from plugins.contract import Answer, RewardSignal
 from plugins.hookspecs import hookimpl
-from plugins.personal_data import personal_data
+from plugins.personal_data import known_region, personal_data
 
 ABUSE = (
     *("asshole", "bastard", "bitch", "bollocks", "bullshit", "cretin", "cunt", "dickhead"),
@@ -19,12 +18,6 @@ ABUSE = (
     *("moron", "motherfucker", "nigger", "piss off", "retard", "retarded", "scumbag", "shit"),
     *("shut up", "slut", "tranny", "twat", "wanker", "whore"),
 )
-
-
-def _known_region(value: str) -> str:
-    if value and value not in SUPPORTED_REGIONS:
-        raise ValueError('give a country in two capital letters, like "US" or "DE"')
-    return value
 
 
 class ToxicityOrPii:
@@ -41,7 +34,7 @@ class ToxicityOrPii:
         words: list[str] = Field(
             default=list(ABUSE), description="Words and phrases that are abuse, one a line."
         )
-        region: Annotated[str, AfterValidator(_known_region)] = Field(
+        region: Annotated[str, AfterValidator(known_region)] = Field(
             default="",
             description="Country whose phone numbers are known without prefix too, like US.",
         )

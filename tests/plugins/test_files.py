@@ -22,7 +22,7 @@ from plugins.contract import (
     SourceError,
 )
 from plugins.file_converter import ConversionError, Converter
-from plugins.files import FILES_PER_CHECKPOINT, Files
+from plugins.files import FILES_PER_CHECKPOINT, MOST_TRIES, Files
 from plugins.testing import Place, source_tests
 from service.plugin_fields import checked
 
@@ -253,3 +253,18 @@ def test_a_converter_that_dies_is_told_and_begun_anew(tmp_path: Path) -> None:
         assert converter.convert(fine).text == "Fine."
     finally:
         converter.close()
+
+
+def test_a_conversion_that_was_cut_off_is_tried_again_some_times(folder: Path) -> None:
+    (folder / "ok.txt").write_text("Fine.")
+    write_pdf(folder / "slow.pdf", "Slow.")
+    cursor: Any = {}
+    for _ in range(MOST_TRIES):
+        items = read(folder, cursor, seconds=0.001)
+        [rejected] = [item for item in items if isinstance(item, Rejected)]
+        assert (rejected.where, "takes longer" in rejected.reason) == ("slow.pdf", True)
+        end: Any = items[-1]
+        before, cursor = cursor, end.cursor
+    assert list(documents(read(folder, before))) == ["slow.pdf"]
+    again = read(folder, cursor)
+    assert [type(item) for item in again] == [Rejected, Partial]

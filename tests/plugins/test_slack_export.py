@@ -210,3 +210,16 @@ def test_what_is_no_export_is_told(export: Export, tmp_path: Path) -> None:
     (export.path / "users.json").write_text("{}")
     with pytest.raises(SourceError, match=r"users\.json holds no list"):
         read(export.path)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../other", ""])
+def test_a_channel_whose_name_leads_elsewhere_is_not_read(export: Export, name: str) -> None:
+    (export.folder / "other").mkdir()
+    for place in (export.path.parent, export.path, export.folder / "other"):
+        (place / "2023-11-14.json").write_text(
+            json.dumps([message(1700000400, "Not of the export?")])
+        )
+    export.put("channels.json", [{"id": "C1", "name": "help"}, {"id": "C3", "name": name}])
+    found = documents(read(export.path, replies=0))
+    assert found
+    assert "Not of the export" not in str(found)

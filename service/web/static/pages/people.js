@@ -36,6 +36,7 @@ function Link({ made, title, onClose }) {
 function PersonDialog({ person, isMe, onClose, onChanged }) {
   const [error, setError] = useState(null);
   const [made, setMade] = useState(null);
+  const [typed, setTyped] = useState(person.groups.join(", "));
   const path = `/api/people/${person.id}`;
   const act = (work, said) => async () => {
     setError(null);
@@ -49,6 +50,11 @@ function PersonDialog({ person, isMe, onClose, onChanged }) {
       return null;
     }
   };
+  const setGroups = async (event) => {
+    event.preventDefault();
+    const groups = typed.split(",").map((name) => name.trim()).filter(Boolean);
+    await act(() => patch(path, { groups }), `${person.name} reads the documents of ${groups.length ? groups.join(", ") : "everybody"} from the next question on.`)();
+  };
   const setRole = (event) => { const role = event.target.value; act(() => patch(path, { role }), `${person.name} is ${role} now.`)(); };
   const disable = act(async () => { await patch(path, { disabled: !person.disabled }); onClose(); }, person.disabled ? `${person.name} may sign in again.` : `${person.name} is signed out and may not come back.`);
   const reset = act(async () => { setMade(await post(`${path}/reset`)); });
@@ -60,6 +66,9 @@ function PersonDialog({ person, isMe, onClose, onChanged }) {
   return html`<${Dialog} title=${person.name} onClose=${onClose}><div class="stack"><${Failure} error=${error} />
     <${Field} label="Role" as="select" value=${person.role} onChange=${setRole} hint=${person.company ? "Where groups of the company account give roles, this lasts until the next sign-in." : null}>
       ${Object.entries(ROLES).map(([role, label]) => html`<option value=${role} selected=${role === person.role}>${label}</option>`)}</${Field}>
+    <form class="stack" onSubmit=${setGroups}>
+      <${Field} label="Groups" value=${typed} onInput=${(event) => setTyped(event.target.value)} hint="Names with commas between them. A group reads the documents that name it as reader, besides those for everybody." />
+      <div class="row"><${Button} type="submit">Save groups</${Button}></div></form>
     <div class="row">
       ${person.sign_in_name && html`<${Button} onClick=${reset}>New password…</${Button}>`}
       <${Button} onClick=${disable}>${person.disabled ? "Let in again" : "Keep out"}</${Button}>
@@ -75,6 +84,7 @@ function People({ me }) {
     { label: "Name", header: true, cell: (row) => html`${row.name} ${row.disabled && html`<${Badge} kind="bad">kept out</${Badge}>`} ${row.id === me.id && html`<${Badge}>you</${Badge}>`}` },
     { label: "Signs in as", cell: (row) => row.sign_in_name ?? row.email ?? "company account" },
     { label: "Role", cell: (row) => row.role },
+    { label: "Groups", cell: (row) => row.groups.join(", ") },
     { label: "Since", cell: (row) => html`<${When} at=${row.created_at} />` },
     { label: "", cell: (row) => html`<${Button} aria-label=${`Change ${row.name}`} onClick=${() => setChosen(row.id)}>Change…</${Button}>` },
   ];
