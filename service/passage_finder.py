@@ -20,13 +20,12 @@ from service.embedding import embedding
 from service.groups import EVERYBODY
 from service.passage_vectors import VectorIndex
 from service.reranking import Reranking
-from service.retrieval import content_words, held, ranked, retrieve
+from service.retrieval import LOOKED_AT, content_words, ranked, retrieve
+from service.section_words import held
 from service.settings import Settings
 
 WIDER = 4
 """How many times as many passages are found for a reranker to choose from."""
-FUSED = 60
-"""Passages of each search that are looked at together, at least."""
 MEANING_WEIGHT = 0.8
 """What meaning counts of the sum; words count the rest."""
 
@@ -54,8 +53,8 @@ class PassageFinder:
     ) -> list[PromptPassage]:
         """At most `limit` passages to answer from, the best first, of what these may read.
 
-        With a bar each must hold that share of the question's words (see retrieval.held), or be as
-        near to its meaning as the setting `retrieval.similarity_bar` says.
+        With a bar each must hold that share of the question's words (see section_words.held), or
+        be as near to its meaning as the setting `retrieval.similarity_bar` says.
         """
         wider = limit * WIDER if self._reranking else limit
         wanted = self._vector(question)
@@ -92,7 +91,7 @@ class PassageFinder:
         readers: Sequence[str],
     ) -> list[PromptPassage]:
         assert self._index is not None
-        words, looked_at = content_words(question), max(limit, FUSED)
+        words, looked_at = content_words(question), max(limit, LOOKED_AT)
         near = self._index.nearest(opened, wanted, looked_at, readers)
         worded = ranked(opened, words, looked_at, readers)
         passages = {one.passage.id: one.passage for one in near}

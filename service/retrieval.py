@@ -1,13 +1,13 @@
 """Finds the passages that a question is answered from, by full-text search.
 
-Every word of the question counts by how rare it is. Only documents that the asker may
-read are searched. A passage that holds too little of the question is none to answer from.
+Every word of the question counts by how rare it is, in the passage and, for less, in the section
+that it was cut from. Only documents that the asker may read are searched. A passage that holds too
+little of the question is none to answer from.
 The index is kept by the database's triggers (migrations).
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +17,7 @@ from sqlmodel import Session
 
 from rlhf_engine.records import PromptPassage
 from service.groups import EVERYBODY
+from service.section_words import SectionWords, section_words
 
 LONGEST_QUESTION = 4_000
 """Characters of a question that are searched for; the rest is left out."""
@@ -25,6 +26,12 @@ MOST_WORDS = 40
 """Distinct words of a question that are searched for."""
 
 LONGEST_TITLE = 100
+
+LOOKED_AT = 60
+"""Passages that are put in order together, at least."""
+
+SECTION_WEIGHT = 0.25
+"""What a passage's section counts of its score: a cut passage lacks the words around it."""
 
 # The "s" of "what's" would be searched for as a word, and a rare one.
 _CONTRACTION = re.compile(r"(?<=\w)(?:n['’]t|['’](?:s|m|d|re|ve|ll))\b")
@@ -83,24 +90,6 @@ _POSTGRESQL = """
     LIMIT :limit
 """
 
-_TOTAL_SQLITE = "SELECT count(*) FROM passage_search_row"
-_COUNT_SQLITE = "SELECT count(*) FROM passage_search WHERE passage_search MATCH :word"
-_HOLDING_SQLITE = """
-    SELECT passage_id FROM passage_search_row
-    JOIN passage_search ON passage_search.rowid = passage_search_row.number
-    WHERE passage_search MATCH :word AND passage_id IN :passages
-"""
-_TOTAL_POSTGRESQL = "SELECT count(*) FROM passage_search"
-_COUNT_POSTGRESQL = """
-    SELECT CASE WHEN numnode(plainto_tsquery('english', :word)) > 0 THEN (
-        SELECT count(*) FROM passage_search WHERE words @@ plainto_tsquery('english', :word)
-    ) END
-"""
-_HOLDING_POSTGRESQL = """
-    SELECT passage_id FROM passage_search
-    WHERE passage_id IN :passages AND words @@ plainto_tsquery('english', :word)
-"""
-
 
 def retrieve(
     session: Session,
@@ -112,24 +101,50 @@ def retrieve(
     """At most `limit` passages that share words with the question, the best first.
 
     Only from documents that one of `reader_groups` may read, and only passages that hold
-    `source_bar` (0 to 1) of the question, see `held`. Empty where nothing fits; any text is a
-    question, whatever characters it holds.
+    `source_bar` (0 to 1) of the question, see section_words.held. Empty where nothing fits; any
+    text is a question, whatever characters it holds.
     """
     words = content_words(question)
-    found = [passage for passage, _ in ranked(session, words, limit, reader_groups)]
-    if source_bar <= 0 or not found:
-        return found
-    shares = held(session, words, [passage.id for passage in found])
-    return [passage for passage in found if shares[passage.id] >= source_bar]
+    found, where = _search(session, words, limit, reader_groups)
+    if source_bar <= 0:
+        return [passage for passage, _ in found]
+    shares = where.shares()
+    return [passage for passage, _ in found if shares[passage.id] >= source_bar]
 
 
 def ranked(
     session: Session, words: Sequence[str], limit: int, reader_groups: Sequence[str]
 ) -> list[tuple[PromptPassage, float]]:
-    """At most `limit` passages that hold one of the words, the best first, with their scores;
-    these are comparable within one search alone."""
+    """At most `limit` passages that hold one of the words, the best first, with their scores, at
+    most 1; these are comparable within one search alone."""
+    return _search(session, words, limit, reader_groups)[0]
+
+
+def _search(
+    session: Session, words: Sequence[str], limit: int, reader_groups: Sequence[str]
+) -> tuple[list[tuple[PromptPassage, float]], SectionWords]:
+    """The passages, and where the words stand in them. Their own scores and those of their
+    sections are each divided by the best and added."""
     if not words or limit < 1 or not reader_groups:
-        return []
+        return [], section_words(session, [], [])
+    found = _by_words(session, words, max(limit, LOOKED_AT), reader_groups)
+    where = section_words(session, words, [passage.id for passage, _ in found])
+    sections = where.section_scores()
+    best = max((score for _, score in found), default=0.0) or 1.0
+    best_section = max(sections.values(), default=0.0) or 1.0
+    scores = {
+        passage.id: (1 - SECTION_WEIGHT) * score / best
+        + SECTION_WEIGHT * sections[passage.id] / best_section
+        for passage, score in found
+    }
+    found.sort(key=lambda one: -scores[one[0].id])
+    return [(passage, scores[passage.id]) for passage, _ in found[:limit]], where
+
+
+def _by_words(
+    session: Session, words: Sequence[str], limit: int, reader_groups: Sequence[str]
+) -> list[tuple[PromptPassage, float]]:
+    """The passages with the best scores of their own."""
     given: dict[str, Any] = {"limit": limit, "groups": list(reader_groups)}
     if session.get_bind().dialect.name == "postgresql":
         written = _POSTGRESQL.replace("::", r"\:\:")
@@ -149,33 +164,6 @@ def ranked(
 def readable_by(session: Session) -> str:
     """The condition that one of the bound `groups` may read `document`."""
     return _READABLE[session.get_bind().dialect.name]
-
-
-def held(session: Session, words: Sequence[str], passage_ids: Sequence[str]) -> dict[str, float]:
-    """How much of a question each passage holds: of the rarities of its `words` (logarithms, as
-    in BM25), the share of those that stand in the passage or its title; 0 to 1.
-
-    A word that no passage holds is the rarest, so that a question about something else than
-    the documents scores low though it shares an everyday word with them.
-    """
-    postgresql = session.get_bind().dialect.name == "postgresql"
-    counting = text(_COUNT_POSTGRESQL if postgresql else _COUNT_SQLITE)
-    finding = text(_HOLDING_POSTGRESQL if postgresql else _HOLDING_SQLITE)
-    finding = finding.bindparams(bindparam("passages", expanding=True))
-    connection = session.connection()
-    total = connection.execute(text(_TOTAL_POSTGRESQL if postgresql else _TOTAL_SQLITE)).scalar()
-    weights, holding = 0.0, dict.fromkeys(passage_ids, 0.0)
-    for word in words:
-        term = word if postgresql else f'"{word}"'
-        count = connection.execute(counting, {"word": term}).scalar()
-        if count is None:  # PostgreSQL takes it for a stop word
-            continue
-        weight = math.log(1 + ((total or 0) - count + 0.5) / (count + 0.5))
-        weights += weight
-        given = {"word": term, "passages": list(passage_ids)}
-        for (number,) in connection.execute(finding, given):
-            holding[number] += weight
-    return {number: share / weights if weights else 0.0 for number, share in holding.items()}
 
 
 def content_words(question: str) -> list[str]:

@@ -5,6 +5,7 @@ Nothing here reads or moves the alias rows; swap.py tells it what to load and wh
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import threading
 from collections import Counter
@@ -76,9 +77,16 @@ class Serving:
 
     def prepare(self) -> None:
         """Load the built-in engine's libraries where it will be used. The base policy is then
-        checked with them, and not in a process that would load them once more."""
-        if self._factory is make_engine and not self._settings.vllm.urls:
-            _ = rlhf_engine.TorchEngine
+        checked with them, and not in a process that would load them once more.
+
+        What is loaded by then stays, and is not looked through for garbage again."""
+        try:
+            if self._factory is make_engine and not self._settings.vllm.urls:
+                _ = rlhf_engine.TorchEngine
+        finally:
+            if not gc.isenabled():
+                gc.freeze()
+                gc.enable()
 
     def open(self, base: Path) -> None:
         """Load the base policy and start the engine; returns when it runs."""

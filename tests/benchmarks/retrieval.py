@@ -33,7 +33,8 @@ from service.groups import EVERYBODY
 from service.passage_finder import PassageFinder
 from service.passage_vectors import VectorIndex, embed_pending
 from service.passages import cut
-from service.retrieval import content_words, held, retrieve
+from service.retrieval import content_words, retrieve
+from service.section_words import held
 from service.settings import RetrievalSettings, Settings
 from service.tables import DataSource, Document, Passage
 from tests.benchmarks.retrieval_corpora import Corpus, Section, feedback_qa, handbook

@@ -9,7 +9,8 @@ from sqlmodel import Session
 from service.citations import AROUND, cited, place_of, web_address
 from service.database import session
 from service.errors import NotFoundError
-from service.retrieval import content_words, held, retrieve
+from service.retrieval import content_words, retrieve
+from service.section_words import held
 from service.tables import DataSource, Document, Passage
 
 
