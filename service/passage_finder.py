@@ -3,7 +3,8 @@
 Words are the database's full text (retrieval.py), meaning an embedding model's vectors
 (passage_vectors.py), where the operator names one. Both scores are brought to [0, 1] and added, as
 by Bruch, Gai and Ingber (2023), "An Analysis of Fusion Functions for Hybrid Retrieval": a cosine
-from its least possible value to the best found, a full-text score from 0 to the best found.
+from the least of the passages looked at to the best, a full-text score from 0 to the best. In both
+the section around a passage counts as well.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from service.embedding import embedding
 from service.groups import EVERYBODY
 from service.passage_vectors import VectorIndex
 from service.reranking import Reranking
-from service.retrieval import LOOKED_AT, content_words, ranked, retrieve
+from service.retrieval import LOOKED_AT, SECTION_WEIGHT, content_words, ranked, retrieve
 from service.section_words import held
 from service.settings import Settings
 
 WIDER = 4
 """How many times as many passages are found for a reranker to choose from."""
-MEANING_WEIGHT = 0.8
+MEANING_WEIGHT = 0.6
 """What meaning counts of the sum; words count the rest."""
 
 
@@ -92,33 +93,36 @@ class PassageFinder:
     ) -> list[PromptPassage]:
         assert self._index is not None
         words, looked_at = content_words(question), max(limit, LOOKED_AT)
-        near = self._index.nearest(opened, wanted, looked_at, readers)
         worded = ranked(opened, words, looked_at, readers)
-        passages = {one.passage.id: one.passage for one in near}
-        others = [passage.id for passage, _ in worded if passage.id not in passages]
-        passages |= {passage.id: passage for passage, _ in worded}
-        cosines = {one.passage.id: one.cosine for one in near}
-        cosines |= self._index.cosines(opened, wanted, others)
-        scores = fused_scores(cosines, {passage.id: score for passage, score in worded})
+        near = self._index.nearest(opened, wanted, looked_at, readers)
+        passages = {passage.id: passage for passage, _ in worded}
+        passages |= {one.passage.id: one.passage for one in near}
+        around = self._index.around(opened, wanted, list(passages))
+        meaning = {
+            number: (1 - SECTION_WEIGHT) * one.passage + SECTION_WEIGHT * one.section
+            for number, one in around.items()
+        }
+        scores = fused_scores(meaning, {passage.id: score for passage, score in worded})
         order = sorted(passages, key=lambda number: (-scores[number], number))[:looked_at]
         if source_bar > 0 and order:
             shares = held(opened, words, order)
-            like = {number for number in order if cosines.get(number, -1) >= self._similarity_bar}
+            bar = self._similarity_bar
+            like = {number for number, one in around.items() if one.passage >= bar}
             order = [one for one in order if shares[one] >= source_bar or one in like]
         return [passages[number] for number in order]
 
 
-def fused_scores(cosines: dict[str, float], full_text: dict[str, float]) -> dict[str, float]:
-    """The sum of both scores for each passage that has one: of a passage that was not found by its
-    words 0, of one without a vector the least cosine of all."""
-    best_cosine = max(cosines.values(), default=0.0)
-    least_cosine = min(cosines.values(), default=-1.0)
+def fused_scores(meaning: dict[str, float], full_text: dict[str, float]) -> dict[str, float]:
+    """The sum of both scores for each passage that has one; where a passage lacks one, 0 counts."""
+    best, least = max(meaning.values(), default=1.0), min(meaning.values(), default=0.0)
     best_text = max(full_text.values(), default=0.0) or 1.0
-    return {
-        number: MEANING_WEIGHT * (cosines.get(number, least_cosine) + 1) / (best_cosine + 1 or 1.0)
-        + (1 - MEANING_WEIGHT) * full_text.get(number, 0.0) / best_text
-        for number in {*cosines, *full_text}
+    scores = {
+        number: (1 - MEANING_WEIGHT) * score / best_text for number, score in full_text.items()
     }
+    for number, score in meaning.items():
+        share = (score - least) / (best - least) if best > least else 1.0
+        scores[number] = scores.get(number, 0.0) + MEANING_WEIGHT * share
+    return scores
 
 
 def best_passages(

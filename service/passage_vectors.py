@@ -23,6 +23,7 @@ from rlhf_engine.records import PromptPassage
 from service.database import changed_rows, session
 from service.embedding import Embedding
 from service.retrieval import readable_by, shown_title
+from service.section_words import Section
 from service.tables import Document, Passage, TextVector
 from service.wording import content_hash
 
@@ -46,6 +47,14 @@ class Near:
 
     passage: PromptPassage
     cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """The cosine of a passage's vector with the question's, and the mean of its section's."""
+
+    passage: float
+    section: float
 
 
 class VectorIndex:
@@ -77,19 +86,29 @@ class VectorIndex:
             start, size = start + size, size * 4
         return found[:limit]
 
-    def cosines(
+    def around(
         self, opened: Session, wanted: np.ndarray, passage_ids: Sequence[str]
-    ) -> dict[str, float]:
-        """How near each of these passages is to the vector; those without a vector are left out."""
+    ) -> dict[str, Around]:
+        """How near these passages and their sections are; those without a vector are left out."""
         self._followed(opened)
         rows_of, matrix = self._rows_of, self._matrix
-        query = select(Passage.id, Passage.text_hash).where(col(Passage.id).in_(passage_ids))
-        found = {
-            number: rows_of[wording]
-            for number, wording in (opened.exec(query) if passage_ids else ())
+        own = select(Passage.document_id).where(col(Passage.id).in_(passage_ids))
+        query = select(Passage.id, Passage.document_id, Passage.heading, Passage.text_hash)
+        query = query.where(col(Passage.document_id).in_(own))
+        known = [
+            (number, (document, heading), float(matrix[rows_of[wording]] @ wanted))
+            for number, document, heading, wording in (opened.exec(query) if passage_ids else ())
             if wording in rows_of
+        ]
+        sections: dict[Section, list[float]] = {}
+        for _, section, cosine in known:
+            sections.setdefault(section, []).append(cosine)
+        asked = set(passage_ids)
+        return {
+            number: Around(cosine, sum(sections[section]) / len(sections[section]))
+            for number, section, cosine in known
+            if number in asked
         }
-        return {number: float(matrix[row] @ wanted) for number, row in found.items()}
 
     def _followed(self, opened: Session) -> tuple[list[str], np.ndarray]:
         """The wordings and their vectors as they are in the table now."""

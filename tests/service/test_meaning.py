@@ -245,12 +245,37 @@ def test_the_index_follows_the_table(engine: Engine, folder: Path) -> None:
 
 
 def test_scores_of_both_searches_are_added_between_none_and_one() -> None:
-    scores = fused_scores({"a": 0.6, "b": -0.2}, {"b": 9.0, "c": 3.0})
-    assert scores["a"] == pytest.approx(0.8)
-    assert scores["b"] == pytest.approx(0.8 * 0.5 + 0.2)
+    scores = fused_scores({"a": 0.6, "b": 0.4, "d": 0.2}, {"b": 9.0, "c": 3.0})
+    assert scores["a"] == pytest.approx(0.6)
+    assert scores["b"] == pytest.approx(0.6 * 0.5 + 0.4)
     # Without a vector it counts like the farthest.
-    assert scores["c"] == pytest.approx(0.8 * 0.5 + 0.2 / 3)
-    assert fused_scores({}, {"a": 0.0}) == {"a": pytest.approx(0.8 * 0.0)}
+    assert scores["c"] == pytest.approx(0.4 / 3)
+    assert scores["d"] == pytest.approx(0.0)
+    assert fused_scores({"a": 0.5}, {}) == {"a": pytest.approx(0.6)}
+    assert fused_scores({}, {"a": 0.0}) == {"a": pytest.approx(0.0)}
+
+
+def test_a_section_that_is_near_speaks_for_its_passages(
+    engine: Engine, settings: Settings, folder: Path
+) -> None:
+    filler = "It is told in many words and at great length. " * 8
+    apart = f"# Place\nForms are there. {filler}\n\n"
+    store(engine, f"{apart}Vehicle, garage, car. {filler}", f"{apart}Wage, money, salary. {filler}")
+    embed_pending(engine, embedding(folder))
+    with session(engine) as opened:
+        passages = {one.id: one for one in opened.exec(select(Passage))}
+    model = embedding(folder)
+    index, wanted = VectorIndex(model.id), model.vectors(["car"])[0]
+    with session(engine) as opened:
+        around = index.around(opened, wanted, list(passages))
+    alike = [around[number] for number, one in passages.items() if "Forms" in one.text]
+    assert len(alike) == 2
+    assert alike[0].passage == pytest.approx(alike[1].passage)
+    assert alike[0].section != pytest.approx(alike[1].section)
+    for section in {passages[number].document_id for number in passages}:
+        inside = [around[n] for n, one in passages.items() if one.document_id == section]
+        mean = sum(one.passage for one in inside) / len(inside)
+        assert [one.section for one in inside] == pytest.approx([mean] * len(inside))
 
 
 def _with_random_vectors(opened: Session, numbers: np.random.Generator) -> dict[str, np.ndarray]:
