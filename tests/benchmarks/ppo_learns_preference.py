@@ -52,18 +52,18 @@ class Scale:
 
 SCALES = {
     "full": Scale(170, 40, 400, 24, 48, 4, 48, 256, SftPlan(epochs=2), RewardPlan()),
+    # About the sizes of `make demo` where its machine has two cores to itself.
     "medium": Scale(
-        train=128,
+        train=170,
         exam=40,
-        pairs=150,
+        pairs=200,
         batches=12,
         batch=32,
         each=2,
-        answer_tokens=32,
+        answer_tokens=40,
         prompt_tokens=192,
         sft=SftPlan(epochs=1, learning_rate=1e-3, watched_questions=0),
-        reward=RewardPlan(epochs=1, learning_rate=1e-3),
-        lora=LoraPlan(top_layers=10),
+        reward=RewardPlan(epochs=2, learning_rate=5e-4),
         learning_rate=5e-4,
     ),
     "small": Scale(
