@@ -17,7 +17,7 @@ import structlog
 
 from rlhf_engine.answer_events import EngineStats
 from service.errors import OverloadedError, TooManyTurnsError
-from service.pace import Pace, is_calm
+from service.pace import Arrival, Pace
 from service.serving import NotReadyError, Serving
 from service.settings import AnswerSettings
 
@@ -85,12 +85,12 @@ class Admission:
             f"{busy}; try again in a moment", self._seconds(self._pace.wait_s(stats, answers))
         )
 
-    def enter(self, person_id: str, answers: int) -> bool:
-        """Take a question, from now until `leave`; raises as `check` does. Returns whether it
-        came at a calm time, for `learn`."""
+    def enter(self, person_id: str, answers: int) -> Arrival:
+        """Take a question, from now until `leave`; raises as `check` does. Returns what it found,
+        for `learn`."""
         self.check(person_id, answers)
         self._running[person_id] += 1
-        return is_calm(self._stats())
+        return self._pace.arrival(self._stats(), answers)
 
     @contextmanager
     def preparing(self, answers: int) -> Iterator[None]:
@@ -107,9 +107,9 @@ class Admission:
         if not self._running[person_id]:
             del self._running[person_id]
 
-    def learn(self, first_s: float, busy_s: float, *, calm: bool) -> None:
+    def learn(self, first_s: float, busy_s: float, arrival: Arrival) -> None:
         """A turn ended: seconds from its question to its first token, and from there on."""
-        self._pace.learn(first_s, busy_s, calm=calm)
+        self._pace.learn(first_s, busy_s, arrival)
 
     def _stats(self) -> EngineStats:
         """The engine's, with the questions that are about to be in it."""

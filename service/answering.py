@@ -22,6 +22,7 @@ from service.admission import Admission
 from service.answer_keeping import AnswerKeeper
 from service.asked_turn import SIDES, AskedTurn, AskOptions, new_rows
 from service.errors import InvalidInputError, NotFoundError
+from service.pace import Arrival
 from service.passage_finder import PassageFinder
 from service.serving import Lease, Serving
 from service.settings import Settings
@@ -107,7 +108,7 @@ class Answering:
         if chat is not None and compare:
             raise InvalidInputError("votes are kept, so a temporary chat has no answers to compare")
         with contextlib.ExitStack() as release:
-            calm = self._admission.enter(person.id, answers)
+            arrival = self._admission.enter(person.id, answers)
             release.callback(self._admission.leave, person.id)
             leases = self._serving.lease_answers(
                 answers, options.version, turn.conversation_id, compared=compare
@@ -144,7 +145,7 @@ class Answering:
                     options.pairing,
                     self._settings.voting.overlap_share,
                 )
-            self._begin(asked, prepared, release.pop_all(), calm=calm)
+            self._begin(asked, prepared, release.pop_all(), arrival)
         return asked
 
     async def told(self, person: Person, turn_id: str, after: int = 0) -> TurnBuffer:
@@ -249,8 +250,7 @@ class Answering:
         asked: AskedTurn,
         prepared: Prepared,
         release: contextlib.ExitStack,
-        *,
-        calm: bool,
+        arrival: Arrival,
     ) -> None:
         turn = asked.turn
         version = None if turn.compared else self._serving.number(asked.version_ids[0])
@@ -269,12 +269,14 @@ class Answering:
         )
         self._turns[turn.id] = asked
         asked.watch(self._settings.answers.longest_wait_s)
-        follower = asyncio.create_task(self._follow(asked, release, calm=calm))
+        follower = asyncio.create_task(self._follow(asked, release, arrival))
         self._followers.add(follower)
         follower.add_done_callback(self._followers.discard)
         log.info("turn_began", turn=turn.id, versions=asked.version_ids, compared=turn.compared)
 
-    async def _follow(self, asked: AskedTurn, release: contextlib.ExitStack, *, calm: bool) -> None:
+    async def _follow(
+        self, asked: AskedTurn, release: contextlib.ExitStack, arrival: Arrival
+    ) -> None:
         try:
             await self._keeper.follow(asked)
         finally:
@@ -283,7 +285,7 @@ class Answering:
         first_ms = asked.first_token_ms()
         if asked.ending is None and first_ms is not None:
             busy_ms = asked.elapsed_ms() - first_ms
-            self._admission.learn(first_ms / 1000, busy_ms / 1000, calm=calm)
+            self._admission.learn(first_ms / 1000, busy_ms / 1000, arrival)
 
     def _keep_for_a_while(self, turn_id: str) -> None:
         loop = asyncio.get_running_loop()

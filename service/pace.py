@@ -6,6 +6,8 @@ measure fits any engine and machine, and an overload does not become the norm.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rlhf_engine.answer_events import EngineStats
 
 WEIGHT = 0.2
@@ -15,19 +17,36 @@ P95 = 2.0
 half of what can be answered is asked."""
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What a question found."""
+
+    calm: bool
+    """Whether at least half of the engine was free."""
+    ahead: int | None
+    """How many prompts were to be read before its own; None where it had to wait for room."""
+
+
 class Pace:
     """Running means over turns; seconds."""
 
     def __init__(self) -> None:
         self._first_s: float | None = None
         self._busy_s: float | None = None
+        self._read_s: float | None = None
 
-    def learn(self, first_s: float, busy_s: float, *, calm: bool) -> None:
-        """A turn ended: seconds to its first token, and from there on. `calm` says that it came
-        while at least half of the engine was free."""
-        if calm:
+    def learn(self, first_s: float, busy_s: float, arrival: Arrival) -> None:
+        """A turn ended: seconds to its first token, and from there on."""
+        if arrival.calm:
             self._first_s = _mean(self._first_s, first_s)
+        if arrival.ahead is not None:
+            self._read_s = _mean(self._read_s, first_s / (1 + arrival.ahead))
         self._busy_s = _mean(self._busy_s, busy_s)
+
+    def arrival(self, stats: EngineStats, answers: int) -> Arrival:
+        """What a question for so many answers finds."""
+        waits = stats.taken + min(answers, stats.slots) > stats.slots
+        return Arrival(is_calm(stats), None if waits else stats.reading)
 
     def turn_s(self) -> float | None:
         """How long a turn takes that need not wait; None while nothing is known."""
@@ -53,8 +72,12 @@ class Pace:
             return False
         if wait_s:
             return wait_s > (times - 1) * self._first_s
-        # Prompts are made and read one after the other.
-        return 1 + stats.reading > times * P95
+        # Prompts are made and read one after the other, each the slower the more answers are
+        # drawn meanwhile. At calm times that is not asked, so that a slow hour is forgotten.
+        one_s = self._first_s
+        if not is_calm(stats) and self._read_s is not None:
+            one_s = max(one_s, self._read_s)
+        return (1 + stats.reading) * one_s > times * P95 * self._first_s
 
 
 def is_calm(stats: EngineStats) -> bool:

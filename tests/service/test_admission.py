@@ -10,7 +10,7 @@ import pytest
 from rlhf_engine.answer_events import EngineStats
 from service.admission import Admission
 from service.errors import OverloadedError, TooManyTurnsError
-from service.pace import Pace
+from service.pace import Arrival, Pace
 from service.serving import NotReadyError, Serving
 from service.settings import AnswerSettings
 
@@ -41,7 +41,7 @@ def admission_of(loaded: Loaded, **limits: float) -> Admission:
 
 def learned(loaded: Loaded, first_s: float, busy_s: float, **limits: float) -> Admission:
     admission = admission_of(loaded, **limits)
-    admission.learn(first_s, busy_s, calm=True)
+    admission.learn(first_s, busy_s, Arrival(calm=True, ahead=0))
     return admission
 
 
@@ -110,16 +110,39 @@ def test_more_answers_than_the_engine_draws_at_once_wait_for_no_more_than_all_of
 
 def test_what_is_normal_is_learned_at_calm_times_only(loaded: Loaded) -> None:
     admission = admission_of(loaded)
-    assert admission.enter("a", 1)
-    loaded.now = replace(IDLE, taken=9, active=9)
-    assert not admission.enter("b", 1)
+    assert admission.enter("a", 1) == Arrival(calm=True, ahead=0)
+    loaded.now = replace(IDLE, taken=9, active=9, reading=2)
+    assert admission.enter("b", 1) == Arrival(calm=False, ahead=2)
+    loaded.now = FULL
+    assert admission.enter("c", 1) == Arrival(calm=False, ahead=None)
     pace = Pace()
-    pace.learn(1.0, 15.0, calm=True)
+    pace.learn(1.0, 15.0, Arrival(calm=True, ahead=0))
     for _ in range(100):
-        pace.learn(50.0, 15.0, calm=False)
+        pace.learn(50.0, 15.0, Arrival(calm=False, ahead=None))
     assert pace.turn_s() == pytest.approx(16.0)
-    pace.learn(2.0, 15.0, calm=True)
+    pace.learn(2.0, 15.0, Arrival(calm=True, ahead=0))
     assert pace.turn_s() == pytest.approx(16.2)
+
+
+def test_a_busy_engine_that_reads_slowly_takes_fewer_at_once(loaded: Loaded) -> None:
+    admission = learned(loaded, 1.0, 1.0)
+    busy, slow = replace(IDLE, taken=12, active=12, reading=1), Arrival(calm=False, ahead=1)
+    loaded.now = busy
+    admission.check()
+    for _ in range(50):
+        admission.learn(6.0, 1.0, slow)
+    # Each prompt takes 3 s now: two of them are later than 4 times what is normal.
+    with pytest.raises(OverloadedError):
+        admission.check()
+    loaded.now = replace(busy, reading=0)
+    admission.check()
+    # Half free, it is believed to be as quick as normally, and a slow hour is forgotten.
+    loaded.now = replace(busy, taken=8, active=8)
+    admission.check()
+    for _ in range(50):
+        admission.learn(1.0, 1.0, Arrival(calm=True, ahead=0))
+    loaded.now = busy
+    admission.check()
 
 
 def test_one_person_has_their_share_until_a_turn_is_over(loaded: Loaded) -> None:
