@@ -6,7 +6,7 @@ dropped when its last row ends. Everything here runs in the engine's thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -95,18 +95,21 @@ class AnswerRounds:
     def _step(self, version: str) -> None:
         decoder = self._decoders[version]
         try:
-            drawn = decoder.step()
+            self._tell(version, decoder, decoder.draw())
+            # Computed when the tokens are told: who reads them need not wait for the next.
+            decoder.advance()
         except Exception as error:  # noqa: BLE001 - a version's failure must not end the engine
             for active in [each for each in self._active if each.uses(version)]:
                 self._end(active, as_engine_error(error))
-            return
+        self._forget_idle(version)
+
+    def _tell(self, version: str, decoder: Decoder, drawn: Sequence[Drawn]) -> None:
         going_on = set(decoder.active)
         self.tokens += len(drawn)
         owners = {number: each for each in self._active for number in each.numbers(version)}
         for item in drawn:
             if item.row in decoder.rows:  # not of a job that a failure has ended meanwhile
                 self._take(owners[item.row], version, item, ended=item.row not in going_on)
-        self._forget_idle(version)
 
     def _take(self, active: ActiveJob, version: str, drawn: Drawn, *, ended: bool) -> None:
         try:

@@ -78,13 +78,16 @@ class Reading:
         chunk, self._left = self._left[:, :CHUNK], self._left[:, CHUNK:]
         seen = self.cache.get_seq_length()
         positions = torch.arange(seen, seen + chunk.shape[1], device=chunk.device)
+        # As an index: a slice of the states is not contiguous, and torch would then copy the
+        # whole output head in bfloat16, which takes longer than all layers together.
+        last = torch.tensor([chunk.shape[1] - 1], device=chunk.device)
         with self._backbone.using(self._adapter):
             output = self._backbone.model(
                 input_ids=chunk,
                 position_ids=positions.unsqueeze(0),
                 past_key_values=self.cache,
                 use_cache=True,
-                logits_to_keep=1,
+                logits_to_keep=last,
             )
         self.logits = output.logits[:, -1].float()
 
@@ -135,9 +138,15 @@ class Decoder:
         """Whether every row has ended."""
         return not self.active
 
-    @torch.inference_mode()
     def step(self) -> list[Drawn]:
-        """Draw one token for each active row."""
+        """Draw one token for each active row, and compute what the next are drawn from."""
+        drawn = self.draw()
+        self.advance()
+        return drawn
+
+    @torch.inference_mode()
+    def draw(self) -> list[Drawn]:
+        """Draw one token for each active row; `advance` comes before the next."""
         drawn = [self._drawn(slot, number) for slot, number in enumerate(self.active)]
         for item in drawn:
             row = self.rows[item.row]
@@ -145,8 +154,6 @@ class Decoder:
             row.logprobs.append(item.logprob)
         for number in [item.row for item in drawn if self._ended(item.row)]:
             self.end(number)
-        if self.active:
-            self._advance()
         return drawn
 
     @torch.inference_mode()
@@ -183,8 +190,11 @@ class Decoder:
         full = len(row.tokens) >= row.settings.max_new_tokens
         return full or row.tokens[-1] == self.backbone.eos_id
 
-    def _advance(self) -> None:
+    @torch.inference_mode()
+    def advance(self) -> None:
         """Compute the next logits of all active rows, and of idle ones up to an exact size."""
+        if not self.active:
+            return
         assert self._cache is not None
         n = len(self.active)
         m = next(size for size in self._sizes if size >= n)

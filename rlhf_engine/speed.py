@@ -90,7 +90,8 @@ def _forward_tokens_per_s(backbone: Backbone) -> float:
 
     @torch.inference_mode()
     def forward() -> None:
-        output = backbone.model(input_ids=ids, use_cache=False, logits_to_keep=1)
+        last = torch.tensor([ids.shape[1] - 1], device=ids.device)
+        output = backbone.model(input_ids=ids, use_cache=False, logits_to_keep=last)
         output.logits.float().sum().item()  # waits for an accelerator
 
     return PROMPT_TOKENS / _seconds(forward)
