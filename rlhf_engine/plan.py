@@ -126,8 +126,8 @@ class PpoPlan:
     kl_horizon: float = 64.0
     """Answers over which the coefficient follows."""
     max_kl: float = 8.0
-    """Mean KL an answer (nats) at which tuning stops; the policy of the last batch below it is
-    kept."""
+    """Mean KL an answer (nats) at which tuning stops; the policy then goes back towards that of the
+    batch before, as far as the limit."""
     spread_penalty: float = 0.5
     """An answer's score is the mean of the reward model's heads minus this many times their
     standard deviation."""

@@ -112,8 +112,8 @@ class Ppo:
         return StageReport(self.stage.name, self.stage.seconds(), figures)
 
     def _batch(self, number: int) -> dict[str, float]:
-        """One rollout batch and the update from it, or the return to the last policy near
-        enough to the SFT policy."""
+        """One rollout batch and the update from it, or the way back to a policy near enough to the
+        SFT policy."""
         rollout = self.rollouts.draw(
             number,
             self.critic,
@@ -126,7 +126,7 @@ class Ppo:
         started = time.monotonic()
         updates: dict[str, float] = {}
         if drawn["objective/kl"] > self.ppo.max_kl:
-            self._put_back(self.kept)
+            self._go_back(drawn["objective/kl"])
         else:
             self.kept = self._copy_of_policy()
             updates = self._update(number, rollout.minibatches)
@@ -287,9 +287,14 @@ class Ppo:
         return [parameter.detach().clone() for parameter in self.parameters]
 
     @torch.no_grad()
-    def _put_back(self, kept: Sequence[Tensor]) -> None:
-        for parameter, value in zip(self.parameters, kept, strict=True):
-            parameter.copy_(value)
+    def _go_back(self, kl: float) -> None:
+        """Go back from a policy at `kl` towards the last one below the largest KL, as far as that
+        limit. KL grows faster than the way along a straight line, so that between the two it lies
+        below their linear interpolation; most of what the last step won is kept."""
+        before = self.history[-1]["objective/kl"] if self.history else 0.0
+        share = max(0.0, (self.ppo.max_kl - before) / (kl - before))
+        for parameter, value in zip(self.parameters, self.kept, strict=True):
+            parameter.copy_(value + share * (parameter - value))
 
     def _save(self, path: Path, next_batch: int) -> None:
         state = {
