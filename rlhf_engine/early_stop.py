@@ -1,25 +1,26 @@
-"""Early stop: the adapter with the lowest held-out loss is kept, and training ends after it."""
+"""Early stop: the weights with the lowest held-out loss are kept, and training ends after them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 class EarlyStop(TrainerCallback):  # type: ignore[misc]
-    """Keeps the best adapter in memory (LoRA tensors only, no file) and stops after `patience`
-    evaluations that were no better. `losses` are nats a token, one an evaluation."""
+    """Keeps the best values of what learns in memory (no file) and stops after `patience`
+    evaluations that were no better. `losses` are means over what is watched, one an evaluation."""
 
-    def __init__(self, model: PeftModel, patience: int) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], patience: int) -> None:
         self.losses: list[float] = []
         self.best_step = 0
         self.stopped = False
-        self._model, self._patience = model, patience
-        self._best: dict[str, Tensor] = {}
+        self._parameters, self._patience = list(parameters), patience
+        self._best: list[Tensor] = []
         self._worse = 0
 
     @property
@@ -35,12 +36,11 @@ class EarlyStop(TrainerCallback):  # type: ignore[misc]
         metrics: dict[str, float],
         **_: Any,
     ) -> None:
-        """The held-out loss was measured: keep the adapter, or count towards the stop."""
+        """The held-out loss was measured: keep the weights, or count towards the stop."""
         del args
         loss = metrics["eval_loss"]
         if loss < self.best_loss:
-            state_dict = get_peft_model_state_dict(self._model)
-            self._best = {key: value.detach().clone() for key, value in state_dict.items()}
+            self._best = [each.detach().clone() for each in self._parameters]
             self.best_step, self._worse = state.global_step, 0
         else:
             self._worse += 1
@@ -48,7 +48,8 @@ class EarlyStop(TrainerCallback):  # type: ignore[misc]
         if self._worse >= self._patience and state.global_step < state.max_steps:
             self.stopped = control.should_training_stop = True
 
+    @torch.no_grad()
     def restore(self) -> None:
-        """Put the best adapter back; without an evaluation nothing changes."""
-        if self._best:
-            set_peft_model_state_dict(self._model, self._best)
+        """Put the best weights back; without an evaluation nothing changes."""
+        for parameter, value in zip(self._parameters, self._best, strict=False):
+            parameter.copy_(value)

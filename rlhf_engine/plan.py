@@ -86,6 +86,11 @@ class RewardPlan:
     """How strongly the scores of a pair are drawn to a sum of 0."""
     both_bad_weight: float = 0.25
     """Weight of a comparison in which both answers were called bad."""
+    watched_percent: int = 15
+    """Percent of the training questions that are watched and not learnt from, where their votes
+    are enough to choose by; the best reward model on the way is kept. 0 watches none."""
+    patience: int = 3
+    """Looks, two an epoch, without a better forecast after which training stops."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 The trainer works on the backbone's own weights, so no second copy of the base policy is in
 memory. A pair's prompt goes through the model once; both answers go on from its key-value
-cache. The adapter begins as the last cycle's reward model where that fits, else as the SFT
-policy's.
+cache. Where training begins is found by reward_beginning.py. Some questions are watched and not
+learnt from; what forecasts their votes best on the way is kept, the beginning included: with few
+or contradictory votes the adapter soon learns who voted, and no longer what is good.
 
 Legend: k heads, b pairs, h hidden width.
 """
@@ -15,7 +16,6 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,34 +23,30 @@ from datasets import Dataset
 from torch import Tensor, nn
 from trl import RewardConfig, RewardTrainer
 
-from rlhf_engine.backbone import (
-    SCORE_KEY,
-    AnswerGroups,
-    Backbone,
-    lora_config,
-    read_adapter,
-    read_answers,
-)
-from rlhf_engine.base_policy import base_hash
-from rlhf_engine.errors import PolicyVersionError
+from rlhf_engine.backbone import AnswerGroups, Backbone, read_answers
+from rlhf_engine.early_stop import EarlyStop
 from rlhf_engine.pair_rows import LABELS, PairCollator, tokenised
-from rlhf_engine.plan import RunPlan
+from rlhf_engine.plan import RewardPlan
 from rlhf_engine.preferences import Pair
+from rlhf_engine.reward_beginning import Beginning, begin
 from rlhf_engine.reward_math import bootstrap_weights, comparison_loss
-from rlhf_engine.reward_model import Scale, adapter_folder, adapter_name, read_heads
+from rlhf_engine.reward_model import adapter_folder, adapter_name, read_heads
 from rlhf_engine.sft import train_quietly, trainer_settings
+from rlhf_engine.snapshot import is_held_out
 from rlhf_engine.stage import Stage
+
+MIN_WATCHED = 24
+"""Watched pairs that say which answer is better: a choice by fewer would be a choice by chance."""
+
+LOOKS_AN_EPOCH = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
-    """What training starts from: adapters with their heads (the last cycle's), or nothing.
+class Lessons:
+    """Rows to learn from and rows that are only watched (pair_rows.py)."""
 
-    `refused` says why the last cycle's reward model was not taken, "" where none was named.
-    """
-
-    adapters: tuple[tuple[dict[str, Any], dict[str, Tensor]], ...] = ()
-    refused: str = ""
+    learnt: list[dict[str, Any]]
+    watched: list[dict[str, Any]]
 
 
 class Scorer(nn.Module):
@@ -128,122 +124,123 @@ class ComparisonTrainer(RewardTrainer):  # type: ignore[misc]
 
 def train_heads(stage: Stage, backbone: Backbone, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Train all heads and write their adapters; figures of the training."""
-    plan = stage.plan.reward_model
-    drawn = bootstrap_weights(plan.heads, len(pairs), stage.plan.seed)
-    members = list(drawn.unsqueeze(1)) if plan.separate_adapters else [drawn]
-    beginning = warm_start(stage.plan, backbone)
-    losses = []
-    for number, weights in enumerate(members):
-        rows, cut = tokenised(backbone.tokenizer, pairs, stage.plan, weights)
-        losses.append(_train_member(stage, backbone, rows, number, beginning))
-    figures: dict[str, Any] = {
-        **cut,
+    plan, tokenizer = stage.plan.reward_model, backbone.tokenizer
+    learnt, watched = split_watched(pairs, plan)
+    drawn = bootstrap_weights(plan.heads, len(learnt), stage.plan.seed)
+    rows, cut = tokenised(tokenizer, learnt, stage.plan, drawn)
+    beginning = begin(stage, backbone, rows)
+    figures: dict[str, Any] = {}
+    for number, weights in enumerate(drawn.unsqueeze(1) if plan.separate_adapters else [drawn]):
+        rows, cut = tokenised(tokenizer, learnt, stage.plan, weights)
+        alike = torch.ones(len(weights), len(watched))
+        rows_watched, cut_watched = tokenised(tokenizer, watched, stage.plan, alike)
+        lessons = Lessons(rows, rows_watched)
+        for name, value in _train_member(stage, backbone, lessons, number, beginning).items():
+            figures.setdefault(name, []).append(value)
+    return {
+        **{name: count + cut_watched[name] for name, count in cut.items()},
         "heads": plan.heads,
         "separate_adapters": plan.separate_adapters,
-        "warm_started": bool(beginning.adapters),
-        "train_loss": sum(loss for loss, _ in losses) / len(losses),
-        "steps": sum(steps for _, steps in losses),
+        "watched": len(watched),
+        **beginning.figures,
+        **_joined(figures),
     }
-    return figures | ({"warm_start_refused": beginning.refused} if beginning.refused else {})
+
+
+def split_watched(pairs: Sequence[Pair], plan: RewardPlan) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Pairs to learn from and pairs that are watched: those of `watched_percent` of the
+    questions, chosen by hash; none where they would be too few to choose by."""
+    watched = [
+        pair
+        for pair in pairs
+        if is_held_out(f"watched: {pair.prompt.question}", plan.watched_percent)
+    ]
+    if sum(pair.kind == "votes" and pair.target > 0.5 for pair in watched) < MIN_WATCHED:
+        return pairs, []
+    kept = set(map(id, watched))
+    return [pair for pair in pairs if id(pair) not in kept], watched
 
 
 def _train_member(
-    stage: Stage,
-    backbone: Backbone,
-    rows: list[dict[str, Any]],
-    number: int,
-    beginning: Beginning,
-) -> tuple[float, int]:
-    """Train adapter `number` with as many heads as the rows have weights; loss and steps."""
-    plan, name = stage.plan, adapter_name(number)
-    heads = _begin(stage, backbone, number, len(rows[0]["pairs"][0]["weights"]), beginning)
+    stage: Stage, backbone: Backbone, lessons: Lessons, number: int, beginning: Beginning
+) -> dict[str, Any]:
+    """Train adapter `number` with as many heads as the rows have weights; its figures."""
+    name = adapter_name(number)
+    heads = beginning.install(stage, backbone, number)
     note = (
         f"learning from comparisons, head {number + 1}" if number else "learning from comparisons"
     )
     with backbone.using(name, trainable=True):
         scorer = Scorer(backbone, heads)
-        trainer = ComparisonTrainer(
-            model=scorer,
-            args=RewardConfig(
-                output_dir=str(stage.path / "trainer"),
-                num_train_epochs=plan.reward_model.epochs,
-                learning_rate=plan.reward_model.learning_rate,
-                max_length=None,
-                **_settings(plan, stage.dtype, number, rows),
-            ),
-            train_dataset=Dataset.from_list(rows),
-            processing_class=backbone.tokenizer,
-            data_collator=PairCollator(backbone.pad_id),
-            centre_coefficient=plan.reward_model.centre_coefficient,
-            both_bad_weight=plan.reward_model.both_bad_weight,
-        )
+        trainer = _trainer(stage, backbone, scorer, lessons, number)
+        learns = [*backbone.adapter_parameters(name), scorer.score]
+        stop = EarlyStop(learns, stage.plan.reward_model.patience)
+        trainer.add_callback(stop)
         loss = train_quietly(trainer, stage, note)
+        if lessons.watched and trainer.state.global_step % trainer.args.eval_steps:
+            trainer.evaluate()
+        stop.restore()
     backbone.model.eval()
     backbone.save_adapter(name, adapter_folder(stage.path, number), scorer.score)
     shutil.rmtree(stage.path / "trainer", ignore_errors=True)
-    return loss, trainer.state.global_step
+    figures = {"train_loss": loss, "steps": trainer.state.global_step}
+    if not stop.losses:
+        return figures
+    return figures | {
+        "watched_losses": stop.losses,
+        "best_step": stop.best_step,
+        "stopped_early": stop.stopped,
+    }
 
 
-def _settings(
-    plan: RunPlan, dtype: str, number: int, rows: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+def _trainer(
+    stage: Stage, backbone: Backbone, scorer: Scorer, lessons: Lessons, number: int
+) -> ComparisonTrainer:
+    plan = stage.plan.reward_model
+    return ComparisonTrainer(
+        model=scorer,
+        args=RewardConfig(
+            output_dir=str(stage.path / "trainer"),
+            num_train_epochs=plan.epochs,
+            learning_rate=plan.learning_rate,
+            max_length=None,
+            **_settings(stage, number, lessons),
+        ),
+        train_dataset=Dataset.from_list(lessons.learnt),
+        eval_dataset=Dataset.from_list(lessons.watched) if lessons.watched else None,
+        processing_class=backbone.tokenizer,
+        data_collator=PairCollator(backbone.pad_id),
+        centre_coefficient=plan.centre_coefficient,
+        both_bad_weight=plan.both_bad_weight,
+    )
+
+
+def _settings(stage: Stage, number: int, lessons: Lessons) -> dict[str, Any]:
     """As many rows at once as keep to the plan's answers at once; each separate adapter reads
     the rows in an order of its own."""
-    answers = max(len(row["answers"]) for row in rows)
+    plan = stage.plan
+    answers = max(len(row["answers"]) for row in lessons.learnt)
     at_once = max(1, plan.micro_batch_size // answers)
-    settings = trainer_settings(plan, dtype, plan.reward_model.batch_size, at_once)
-    return {**settings, "seed": plan.seed + number}
+    settings = trainer_settings(plan, stage.dtype, plan.reward_model.batch_size, at_once)
+    settings["seed"] = plan.seed + number
+    if not lessons.watched:
+        return settings
+    rows_a_step = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+    return settings | {
+        "eval_strategy": "steps",
+        "eval_steps": math.ceil(len(lessons.learnt) / rows_a_step / LOOKS_AN_EPOCH),
+        "eval_on_start": True,
+        "per_device_eval_batch_size": at_once,
+        "prediction_loss_only": True,
+        # By these the trainer knows that a batch has a loss.
+        "label_names": list(LABELS),
+    }
 
 
-def _begin(
-    stage: Stage, backbone: Backbone, number: int, heads: int, beginning: Beginning
-) -> Tensor:
-    """Put adapter `number` on the backbone as training begins; returns its heads [k, h]."""
-    name = adapter_name(number)
-    if beginning.adapters:
-        config, weights = beginning.adapters[number]
-        backbone.install_adapter(name, config, weights)
-        return weights[SCORE_KEY].float()
-    config, weights = read_adapter(stage.run.stage_path("sft") / "adapter")
-    torch.manual_seed(stage.plan.seed + number)
-    if _misfit(config, stage.plan, backbone):
-        backbone.new_adapter(name, stage.plan.lora)
-    else:
-        backbone.install_adapter(name, config, weights)
-    drawn = torch.Generator().manual_seed(stage.plan.seed + number)
-    return torch.randn(heads, backbone.width, generator=drawn) / math.sqrt(backbone.width + 1)
-
-
-def warm_start(plan: RunPlan, backbone: Backbone) -> Beginning:
-    """The last cycle's reward model, if the plan names one that fits; else why not."""
-    if plan.reward_model.warm_start is None:
-        return Beginning()
-    folder, wanted = Path(plan.reward_model.warm_start), plan.reward_model
-    adapters = wanted.heads if wanted.separate_adapters else 1
-    try:
-        scale = Scale.read(folder)
-        stored = tuple(read_adapter(adapter_folder(folder, at)) for at in range(scale.adapters))
-    except (OSError, ValueError, TypeError, KeyError, PolicyVersionError) as error:
-        return Beginning(refused=f"{folder} cannot be read: {error}")
-    if scale.base != base_hash(Path(plan.base)):
-        return Beginning(refused="it was trained on another base policy")
-    if (scale.adapters, len(scale.means)) != (adapters, wanted.heads):
-        return Beginning(
-            refused=f"it has {len(scale.means)} heads over {scale.adapters} adapters, the plan "
-            f"{wanted.heads} over {adapters}"
-        )
-    misfit = next(filter(None, (_misfit(config, plan, backbone) for config, _ in stored)), "")
-    return Beginning(refused=misfit) if misfit else Beginning(stored)
-
-
-def _misfit(config: dict[str, Any], plan: RunPlan, backbone: Backbone) -> str:
-    """Where a stored adapter differs from the plan's, in a sentence; "" where it fits."""
-    wanted = lora_config(backbone.model, plan.lora)
-    for name, planned in (
-        ("r", wanted.r),
-        ("lora_alpha", wanted.lora_alpha),
-        ("layers_to_transform", wanted.layers_to_transform),
-    ):
-        if config.get(name) != planned:
-            return f"its {name} is {config.get(name)}, the plan's {planned}"
-    return ""
+def _joined(members: dict[str, list[Any]]) -> dict[str, Any]:
+    """Figures of one adapter as they are; of several the mean loss, all steps, and lists."""
+    found: dict[str, Any] = {
+        name: values[0] if len(values) == 1 else values for name, values in members.items()
+    }
+    losses = members["train_loss"]
+    return found | {"train_loss": sum(losses) / len(losses), "steps": sum(members["steps"])}

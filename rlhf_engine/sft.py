@@ -76,7 +76,8 @@ def _train(stage: Stage, lessons: Lessons, backbone: Backbone, adapter: Path) ->
     trainer = _trainer(stage, backbone, rows, tokenised(backbone.tokenizer, lessons.watched, plan))
     if plan.sft.start_from:
         _start_from(trainer.model, Path(plan.sft.start_from))
-    stop = EarlyStop(trainer.model, plan.sft.patience)
+    learns = [each for each in trainer.model.parameters() if each.requires_grad]
+    stop = EarlyStop(learns, plan.sft.patience)
     trainer.add_callback(stop)
     loss = train_quietly(trainer, stage, "learning the gold answers")
     stop.restore()

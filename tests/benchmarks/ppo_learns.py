@@ -5,7 +5,9 @@ reachable reward (ppo_learns_tiny.py).
 `--size smollm2`: a simulated preference on the demonstration company's questions, learnt by a
 reward model from simulated votes; the goal is that on held-out questions PPO beats its SFT
 start, and best-of-4 plus SFT from as many generated tokens, by a win rate controlled for length
-(ppo_learns_preference.py). `--small` ends within a quarter of an hour on two slow cores.
+(ppo_learns_preference.py). `--small` ends within a quarter of an hour on two slow cores. With
+`--folder` all is kept and gone on from, and several calls with `--first-seed` can share the work:
+the last one prints the table of all seeds.
 
 Ends with 1 where a goal is missed.
 """
@@ -72,7 +74,7 @@ def prefer(folder: Path, arguments: argparse.Namespace) -> list[Arms]:
     }
     print(f"reward model: {known}")
     arms = []
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         arms.append(world.tune(seed))
         print(f"seed {seed} is done", file=sys.stderr, flush=True)
     return arms
@@ -109,6 +111,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--size", choices=("tiny", "smollm2"), default="tiny")
     parser.add_argument("--seeds", type=int, default=3, help="runs from different seeds")
+    parser.add_argument("--first-seed", type=int, default=0, help="smollm2: the first of them")
+    parser.add_argument("--folder", type=Path, help="smollm2: keep all here, and go on from it")
     parser.add_argument(
         "--batches", type=int, default=PPO.rollout_batches, help="rollout batches, tiny"
     )
@@ -132,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.size == "smollm2":
-            met = print_preference(prefer(Path(folder), arguments))
+            met = print_preference(prefer(arguments.folder or Path(folder), arguments))
         else:
             with limited_threads(1):
                 met = print_climb(climb(Path(folder), arguments.seeds, arguments.batches))

@@ -1,11 +1,13 @@
 """A simulated preference, learnt: SFT, votes, reward model, then PPO and best-of-n from as many
 generated tokens; judged by the hidden preference on questions that no training saw.
 
-SFT and reward model are made once; PPO, best-of-n and the judged answers once a seed.
+SFT and reward model are made once; PPO, best-of-n and the judged answers once a seed. What a folder
+holds already is not done again.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import shutil
@@ -48,23 +50,24 @@ class Scale:
     reward: RewardPlan
     lora: LoraPlan = field(default_factory=LoraPlan)
     learning_rate: float = PpoPlan().learning_rate
+    minibatch: int = PpoPlan().minibatch_size
 
 
 SCALES = {
     "full": Scale(170, 40, 400, 24, 48, 4, 48, 256, SftPlan(epochs=2), RewardPlan()),
-    # About the sizes of `make demo` where its machine has two cores to itself.
+    # Sizes with which two slow cores are through in two hours.
     "medium": Scale(
         train=170,
         exam=40,
-        pairs=200,
+        pairs=400,
         batches=12,
         batch=32,
-        each=2,
+        each=4,
         answer_tokens=40,
         prompt_tokens=192,
         sft=SftPlan(epochs=1, learning_rate=1e-3, watched_questions=0),
-        reward=RewardPlan(epochs=2, learning_rate=5e-4),
-        learning_rate=5e-4,
+        reward=RewardPlan(epochs=2, learning_rate=3e-4),
+        minibatch=8,
     ),
     "small": Scale(
         train=96,
@@ -137,6 +140,7 @@ class Preference:
                 rollout_batches=scale.batches,
                 rollout_size=scale.batch,
                 answers_per_prompt=N,
+                minibatch_size=scale.minibatch,
                 learning_rate=scale.learning_rate,
             ),
             evaluation=EvaluationPlan(max_questions=2),
@@ -145,28 +149,33 @@ class Preference:
     def learn_rewards(self) -> dict[str, Any]:
         """SFT on the gold answers, then a reward model on votes on the SFT policy's answers; the
         reward model's figures."""
-        gold = RunFolder.create(self.folder / "sft", replace(self.plan, stages=STAGES[:2]))
-        freeze(gold.stage_path("snapshot"), self.questions, [], [])
+        gold = _opened(self.folder / "sft", replace(self.plan, stages=STAGES[:2]))
+        if not _frozen(gold):
+            freeze(gold.stage_path("snapshot"), self.questions, [], [])
         train(gold.path)
         self.dtype = self._dtype(gold)
         self.sft = gold.stage_path("sft") / "adapter"
-        asked = [item for item in self.questions if item.prompt.split != "exam"]
-        order = random.Random(self.plan.seed).sample(asked, len(asked))
-        voted = [order[at % len(order)] for at in range(self.scale.pairs)]
-        answers = self._sample(self.sft, voted, 2, VOTE_TEMPERATURE, seed=0)
-        votes = cast_votes(voted, [answer.text for answer in answers], self.plan.seed)
-        self.before = RunFolder.create(self.folder / "before", self.plan)
-        freeze(
-            self.before.stage_path("snapshot"),
-            self.questions,
-            votes,
-            [item.prompt for item in asked if item.prompt.split == "train"],
-        )
-        shutil.copytree(gold.stage_path("sft"), self.before.stage_path("sft"))
+        self.before = _opened(self.folder / "before", self.plan)
+        if not _frozen(self.before):
+            self._vote()
+        copied(gold.stage_path("sft"), self.before.stage_path("sft"))
         train(self.before.path, until="reward_model")
         report = self.before.report("reward_model")
         assert report is not None
         return report.figures
+
+    def _vote(self) -> None:
+        """Freeze simulated votes on pairs of the SFT policy's answers."""
+        asked = [item for item in self.questions if item.prompt.split != "exam"]
+        order = random.Random(self.plan.seed).sample(asked, len(asked))
+        voted = [order[at % len(order)] for at in range(self.scale.pairs)]
+        answers = self._sample(self.sft, voted, 2, VOTE_TEMPERATURE, seed=0)
+        freeze(
+            self.before.stage_path("snapshot"),
+            self.questions,
+            cast_votes(voted, [answer.text for answer in answers], self.plan.seed),
+            [item.prompt for item in asked if item.prompt.split == "train"],
+        )
 
     def tune(self, seed: int) -> Arms:
         """PPO, then best-of-n from at least as many generated tokens; the judged answers."""
@@ -176,21 +185,36 @@ class Preference:
         batches = max(1, math.ceil(tokens / (first * self.scale.batch)))
         best = self._tuned("best_of_n", seed, batches)
         judged = [item for item in self.questions if item.prompt.split == "exam"]
-        policies = {"sft": self.sft} | {
-            run.plan().ppo.algorithm: run.candidate_path for run in (ppo, best)
-        }
-        answers = {
-            name: self._sample(adapter, judged, self.scale.each, JUDGED_TEMPERATURE, 10**6 + seed)
-            for name, adapter in policies.items()
+        policies = {
+            "sft": self.sft,
+            "ppo": ppo.candidate_path,
+            "best_of_n": best.candidate_path,
         }
         reports = {run.plan().ppo.algorithm: run.report("ppo") for run in (ppo, best)}
         return Arms(
             seed,
             judged,
-            {name: [answer.text for answer in found] for name, found in answers.items()},
+            self._judged(seed, judged, policies),
             {"ppo": tokens, "best_of_n": _tokens(best)},
             {name: report.figures for name, report in reports.items() if report is not None},
         )
+
+    def _judged(
+        self, seed: int, questions: Sequence[Demonstration], policies: dict[str, Path]
+    ) -> dict[str, list[str]]:
+        """Each policy's answers to the held-out questions, drawn from the same seeds."""
+        kept = self.folder / f"judged-{seed}.json"
+        if not kept.exists():
+            drawn = {
+                name: self._sample(
+                    adapter, questions, self.scale.each, JUDGED_TEMPERATURE, 10**6 + seed
+                )
+                for name, adapter in policies.items()
+            }
+            texts = {name: [answer.text for answer in found] for name, found in drawn.items()}
+            kept.write_text(json.dumps(texts), encoding="utf-8")
+        found: dict[str, list[str]] = json.loads(kept.read_text(encoding="utf-8"))
+        return found
 
     def _tuned(self, algorithm: str, seed: int, batches: int) -> RunFolder:
         ppo = replace(
@@ -198,10 +222,9 @@ class Preference:
             algorithm=algorithm,  # type: ignore[arg-type]
             rollout_batches=batches,
         )
-        plan = replace(self.plan, seed=seed, ppo=ppo)
-        run = RunFolder.create(self.folder / f"{algorithm}-{seed}", plan)
+        run = _opened(self.folder / f"{algorithm}-{seed}", replace(self.plan, seed=seed, ppo=ppo))
         for stage in STAGES[:3]:
-            shutil.copytree(self.before.stage_path(stage), run.stage_path(stage))
+            copied(self.before.stage_path(stage), run.stage_path(stage))
         train(run.path)
         return run
 
@@ -230,6 +253,21 @@ class Preference:
         dtype = kept.read_text(encoding="utf-8") if kept.exists() else self.plan.dtype
         self.plan = replace(self.plan, dtype=dtype)  # type: ignore[arg-type]
         return dtype
+
+
+def _opened(folder: Path, plan: RunPlan) -> RunFolder:
+    """The run in a folder, or a new one of this plan."""
+    return RunFolder(folder) if (folder / "plan.json").exists() else RunFolder.create(folder, plan)
+
+
+def _frozen(run: RunFolder) -> bool:
+    return (run.stage_path("snapshot") / "manifest.json").exists()
+
+
+def copied(source: Path, target: Path) -> None:
+    """A finished stage of one run as that of another; one that is there stays."""
+    if not (target / "done.json").exists():
+        shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def _tokens(run: RunFolder) -> int:

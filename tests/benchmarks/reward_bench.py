@@ -2,7 +2,8 @@
 
 A file of votes (`pairs.jsonl`, and `ties.jsonl` if there) has one JSON object a line: id,
 group, prompt (messages), and chosen and rejected, or a and b for a tie. Groups, never rows,
-are held out.
+are held out. Where people had passages before them, `questions.jsonl` has them by group (id,
+passages of title and text), and the reward model reads them too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rlhf_engine import Comparison, Prompt, RunFolder, RunPlan, Snapshot, fetch_
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.generation import limited_threads
 from rlhf_engine.plan import LoraPlan, RewardPlan
+from rlhf_engine.records import PromptPassage
 from rlhf_engine.reward_stage import run_reward_model
 from rlhf_engine.snapshot import is_held_out
 from rlhf_engine.stage import Stage
@@ -52,6 +54,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--top-layers", type=int, help="adapt the last layers only")
+    parser.add_argument("--prompt-tokens", type=int, default=448, help="at most; passages are cut")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--micro-batch", type=int, default=4, help="answers at once")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -68,15 +71,30 @@ def read_votes(options: argparse.Namespace) -> Votes:
         for line in (options.data / name).read_text("utf-8").splitlines()
     ]
     random.Random(17).shuffle(rows)
-    votes = [_comparison(row) for row in rows]
+    passages = _passages(options.data / "questions.jsonl")
+    votes = [_comparison(row, passages.get(row["group"], ())) for row in rows]
     train = [vote for vote in votes if vote.prompt.split == "train"]
     held_out = [vote for vote in votes if vote.prompt.split == "held_out" and vote.decisive]
     return Votes(tuple(train[: options.size or None]), tuple(held_out[: options.held_out or None]))
 
 
-def _comparison(row: dict[str, Any]) -> Comparison:
+def _passages(path: Path) -> dict[str, tuple[PromptPassage, ...]]:
+    """The passages that people had before them, by group; none without the file."""
+    if not path.exists():
+        return {}
+    questions = map(json.loads, path.read_text("utf-8").splitlines())
+    return {
+        row["id"]: tuple(
+            PromptPassage(f"{row['id']}-{at}", each["title"], each["text"])
+            for at, each in enumerate(row["passages"])
+        )
+        for row in questions
+    }
+
+
+def _comparison(row: dict[str, Any], passages: tuple[PromptPassage, ...]) -> Comparison:
     split = "held_out" if is_held_out(row["group"], HELD_OUT_PERCENT) else "train"
-    prompt = Prompt(row["group"], row["prompt"][-1]["content"], split=split)
+    prompt = Prompt(row["group"], row["prompt"][-1]["content"], passages, split=split)
     if "chosen" not in row:
         return Comparison(row["id"], prompt, row["a"], row["b"], "tie", source=row["source"])
     return Comparison(row["id"], prompt, row["chosen"], row["rejected"], "a", source=row["source"])
@@ -93,7 +111,7 @@ def plan_of(options: argparse.Namespace, seed: int, **reward: Any) -> RunPlan:
         seed=seed,
         dtype=options.dtype,
         threads=options.threads,
-        max_prompt_tokens=256,
+        max_prompt_tokens=options.prompt_tokens,
         max_answer_tokens=192,
         micro_batch_size=options.micro_batch,
         lora=LoraPlan(top_layers=options.top_layers),

@@ -183,9 +183,7 @@ def test_the_kl_stop_goes_back_as_far_as_the_limit(
     assert 2 <= len(kls) < 8
     assert max(kls[:-1]) <= LIMIT < kls[-1]
     share = (LIMIT - kls[-2]) / (kls[-1] - kls[-2])
-    between = [
-        before + share * (after - before) for before, after in zip(*drew[-2:], strict=True)
-    ]
+    between = [before + share * (after - before) for before, after in zip(*drew[-2:], strict=True)]
     torch.testing.assert_close([each.detach() for each in whole.parameters], between)
     adapter = whole.stage.path / "adapter" / "adapter_model.safetensors"
     for saves in (len(kls) - 1, len(kls)):

@@ -22,8 +22,9 @@ from rlhf_engine.plan import LoraPlan
 from rlhf_engine.preferences import Pair, gather_pairs
 from rlhf_engine.records import Comparison, Prompt
 from rlhf_engine.render import answer_ids
+from rlhf_engine.reward_beginning import warm_start
 from rlhf_engine.reward_model import CRITIC, RewardModel, Scale, adapter_folder
-from rlhf_engine.reward_training import ComparisonTrainer, Scorer, warm_start
+from rlhf_engine.reward_training import ComparisonTrainer, Scorer
 from tests.rlhf_engine.reward_runs import learn, reward_stage
 from tests.rlhf_engine.runs import comparisons, demonstrations, tiny_plan
 from tests.tiny import tiny_base

@@ -124,7 +124,7 @@ class Evaluated:
         model = Backbone.load(base, "float32").model
         adapted = get_peft_model(model, lora_config(model, LoraPlan(rank=2, alpha=2)))
         self.parameters = [each for each in adapted.parameters() if each.requires_grad]
-        self.stop = EarlyStop(adapted, patience)
+        self.stop = EarlyStop(self.parameters, patience)
         self.control = TrainerControl()
 
     def hear(self, *losses: float) -> bool:
