@@ -173,6 +173,8 @@ def _train_member(
     with backbone.using(name, trainable=True):
         scorer = Scorer(backbone, heads)
         trainer = _trainer(stage, backbone, scorer, lessons, number)
+        # A reward model of an earlier cycle may have learnt what is watched now.
+        trainer.args.eval_on_start = bool(lessons.watched) and not beginning.adapters
         learns = [*backbone.adapter_parameters(name), scorer.score]
         stop = EarlyStop(learns, stage.plan.reward_model.patience)
         trainer.add_callback(stop)
@@ -229,7 +231,6 @@ def _settings(stage: Stage, number: int, lessons: Lessons) -> dict[str, Any]:
     return settings | {
         "eval_strategy": "steps",
         "eval_steps": math.ceil(len(lessons.learnt) / rows_a_step / LOOKS_AN_EPOCH),
-        "eval_on_start": True,
         "per_device_eval_batch_size": at_once,
         "prediction_loss_only": True,
         # By these the trainer knows that a batch has a loss.

@@ -3,7 +3,9 @@
 A file of votes (`pairs.jsonl`, and `ties.jsonl` if there) has one JSON object a line: id,
 group, prompt (messages), and chosen and rejected, or a and b for a tie. Groups, never rows,
 are held out. Where people had passages before them, `questions.jsonl` has them by group (id,
-passages of title and text), and the reward model reads them too.
+passages of title and text), and the reward model reads them too. Where `meta.votes` has what each
+of several people said (0 a tie, else the number of an answer), each of them is a vote; held-out
+pairs keep the one that most agreed on.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from rlhf_engine import Comparison, Prompt, RunFolder, RunPlan, Snapshot, fetch_
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.generation import limited_threads
 from rlhf_engine.plan import LoraPlan, RewardPlan
-from rlhf_engine.records import PromptPassage
+from rlhf_engine.records import Outcome, PromptPassage
 from rlhf_engine.reward_stage import run_reward_model
 from rlhf_engine.snapshot import is_held_out
 from rlhf_engine.stage import Stage
@@ -72,7 +74,7 @@ def read_votes(options: argparse.Namespace) -> Votes:
     ]
     random.Random(17).shuffle(rows)
     passages = _passages(options.data / "questions.jsonl")
-    votes = [_comparison(row, passages.get(row["group"], ())) for row in rows]
+    votes = [vote for row in rows for vote in _comparisons(row, passages.get(row["group"], ()))]
     train = [vote for vote in votes if vote.prompt.split == "train"]
     held_out = [vote for vote in votes if vote.prompt.split == "held_out" and vote.decisive]
     return Votes(tuple(train[: options.size or None]), tuple(held_out[: options.held_out or None]))
@@ -90,6 +92,25 @@ def _passages(path: Path) -> dict[str, tuple[PromptPassage, ...]]:
         )
         for row in questions
     }
+
+
+def _comparisons(row: dict[str, Any], passages: tuple[PromptPassage, ...]) -> list[Comparison]:
+    """The row's vote, or those of all its raters on the training side."""
+    whole = _comparison(row, passages)
+    said = row.get("meta", {}).get("votes", [])
+    if not whole.decisive or whole.prompt.split == "held_out" or not said:
+        return [whole]
+    first = max(set(said) - {0}, key=said.count)
+    outcomes: dict[bool, Outcome] = {True: "a", False: "b"}
+    return [
+        replace(
+            whole,
+            id=f"{whole.id}-{at}",
+            rater=f"rater {at}",
+            outcome=outcomes[vote == first] if vote else "tie",
+        )
+        for at, vote in enumerate(said)
+    ]
 
 
 def _comparison(row: dict[str, Any], passages: tuple[PromptPassage, ...]) -> Comparison:

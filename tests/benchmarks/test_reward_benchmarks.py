@@ -13,7 +13,12 @@ from tests.tiny import tiny_base
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory, base: Path) -> list[str]:
     folder = tmp_path_factory.mktemp("votes")
     rows = [
         {
@@ -31,7 +36,6 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     del tie["chosen"], tie["rejected"]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     (folder / "ties.jsonl").write_text(json.dumps(tie), encoding="utf-8")
-    base = tiny_base(folder / "base")
     sizes = ["--epochs", "1", "--size", "8", "--held-out", "4", "--threads", "1"]
     return ["--data", str(folder), "--base", str(base), "--dtype", "float32", *sizes]
 
@@ -79,3 +83,39 @@ def test_noise_is_measured_with_the_defences_on_and_off(
     assert [row[:2] for row in rows[2:8]] == [
         [share, name] for name in ("off", "on") for share in ("0%", "10%", "25%")
     ]
+
+
+def test_the_heads_alone_are_measured_over_many_draws(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = [*options, "--size", "0", "--held-out", "0", "--heads-alone", "--draws", "2"]
+    assert noise.main(whole) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    shown = {row[0]: float(row[1]) for row in rows if row and row[0] in ("0%", "10%", "25%")}
+    # Polite answers against one and the same rude one: a line between them is easily found.
+    assert shown["0%"] == 1.0
+    assert set(shown) == {"0%", "10%", "25%"}
+
+
+def test_each_rater_is_a_vote_and_the_passages_are_read(tmp_path: Path, base: Path) -> None:
+    row = {
+        "id": "p1",
+        "group": "g1",
+        "source": "test",
+        "prompt": [{"role": "user", "content": "Who?"}],
+        "chosen": "Ada.",
+        "rejected": "Nobody.",
+        "meta": {"votes": [2, 0, 2, 1]},
+    }
+    rows = [{**row, "id": f"p{at}", "group": f"g{at}"} for at in range(12)]
+    question = {"id": "g1", "passages": [{"title": "People", "text": "Ada signs."}]}
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (tmp_path / "questions.jsonl").write_text(json.dumps(question), encoding="utf-8")
+    found = votes_of(["--data", str(tmp_path), "--base", str(base)])
+    own = [vote for vote in found.train if vote.prompt.id == found.train[0].prompt.id]
+    assert [vote.outcome for vote in own] == ["a", "tie", "a", "b"]
+    assert len({vote.rater for vote in own}) == 4
+    assert all(vote.outcome == "a" for vote in found.held_out)
+    assert found.held_out
+    [told] = {v.prompt.passages for v in (*found.train, *found.held_out) if v.prompt.id == "g1"}
+    assert [(passage.title, passage.text) for passage in told] == [("People", "Ada signs.")]
