@@ -78,7 +78,7 @@ def begin(stage: Stage, backbone: Backbone, rows: Sequence[dict[str, Any]]) -> B
 
 
 def _drawn_heads(plan: RunPlan, backbone: Backbone) -> Tensor:
-    """Random heads [k, h], where the SFT policy's states foretell nothing."""
+    """Random heads [k, h], where votes are too few for a forecast."""
     drawn = torch.Generator().manual_seed(plan.seed)
     heads = torch.randn(plan.reward_model.heads, backbone.width, generator=drawn)
     return heads / math.sqrt(backbone.width + 1)

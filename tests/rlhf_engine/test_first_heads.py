@@ -55,8 +55,18 @@ def test_the_more_votes_are_flipped_the_less_the_heads_believe() -> None:
     noisy, _ = drawn_pairs(60, 0.3)
     sure, doubtful = (first_heads(each, torch.ones(WIDTH)) for each in (clean, noisy))
     assert sure is not None
-    assert doubtful is None or doubtful.ridge > sure.ridge
-    assert doubtful is None or doubtful.accuracy < sure.accuracy
+    assert doubtful is not None
+    assert doubtful.ridge > sure.ridge
+    assert doubtful.accuracy < sure.accuracy
+    assert doubtful.heads.norm() < sure.heads.norm() / 2
+
+
+def test_votes_that_contradict_each_other_still_give_heads_that_mean_little() -> None:
+    pairs, _ = drawn_pairs(60, 0.5)
+    found = first_heads(pairs, torch.ones(WIDTH))
+    assert found is not None
+    assert found.ridge >= 10
+    assert (found.heads @ pairs.states.T).abs().mean() < 0.5
 
 
 def test_votes_that_say_nothing_and_too_few_questions_give_no_heads() -> None:
