@@ -21,18 +21,18 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from rlhf_engine.generation import limited_threads
-from tests.benchmarks.overoptimisation_arms import ARMS, DEFENDED, Curve, Extent, tune
+from tests.benchmarks.overoptimisation_arms import ARMS, DEFENDED, Arm, Curve, Extent, tune
 from tests.benchmarks.seed_interval import seed_interval
 
 MOST_FALL = 0.02
 COLOURS = ("#c0392b", "#e08e45", "#b7950b", "#7d5ba6", "#d16ba5", "#2e86ab", "#1e8449")
 
 
-def measure(folder: Path, seeds: int, extent: Extent) -> list[Curve]:
+def measure(folder: Path, seeds: int, extent: Extent, arms: Sequence[Arm] = ARMS) -> list[Curve]:
     """Every arm from every seed."""
     curves = []
     for seed in range(seeds):
-        for number, arm in enumerate(ARMS):
+        for number, arm in enumerate(arms):
             curves.append(tune(folder / f"{seed}-{number}", arm, seed, extent))
             last = curves[-1].points[-1]
             note = f"seed {seed}, {arm.name}: KL {last.kl:.1f}, gold {last.gold:.2f}"
@@ -45,11 +45,16 @@ def of_arm(curves: Sequence[Curve], name: str) -> list[Curve]:
     return [curve for curve in curves if curve.arm == name]
 
 
+def shown(curves: Sequence[Curve]) -> list[Arm]:
+    """The arms that were measured."""
+    return [arm for arm in ARMS if of_arm(curves, arm.name)]
+
+
 def print_curves(curves: Sequence[Curve]) -> None:
     """KL, proxy and gold on the way, means over the seeds; a seed that stopped early stays
     where it stopped."""
     print(f"{'':25} {'batch':>5} {'KL':>6} {'proxy':>6} {'gold':>6}")
-    for arm in ARMS:
+    for arm in shown(curves):
         own = of_arm(curves, arm.name)
         for batch in sorted({point.batch for curve in own for point in curve.points}):
             found = [[p for p in curve.points if p.batch <= batch][-1] for curve in own]
@@ -62,7 +67,7 @@ def print_curves(curves: Sequence[Curve]) -> None:
 def print_verdict(curves: Sequence[Curve]) -> bool:
     """Where each arm's gold peaks and ends; whether the goal is met."""
     print(f"\n{'gold':25} {'start':>6} {'peak':>6} {'end':>6} {'fall':>7} {'end KL':>6} stopped")
-    for arm in ARMS:
+    for arm in shown(curves):
         own = of_arm(curves, arm.name)
         start, end = (fmean(curve.points[at].gold for curve in own) for at in (0, -1))
         peak, kl = fmean(curve.peak for curve in own), fmean(curve.points[-1].kl for curve in own)
@@ -118,6 +123,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=Extent().every, help="batches between looks")
     parser.add_argument("--answers", type=int, default=Extent().answers, help="looked at a prompt")
     parser.add_argument("--votes", type=int, default=Extent().votes, help="the proxy learns from")
+    parser.add_argument("--defended", action="store_true", help="only the arm with all defences")
     parser.add_argument("--picture", type=Path, default=Path("overoptimisation.png"))
     return parser.parse_args(argv)
 
@@ -127,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     with tempfile.TemporaryDirectory() as folder, limited_threads(1):
         extent = Extent(arguments.batches, arguments.every, arguments.answers, arguments.votes)
-        curves = measure(Path(folder), arguments.seeds, extent)
+        arms = ARMS if not arguments.defended else [arm for arm in ARMS if arm.name == DEFENDED]
+        curves = measure(Path(folder), arguments.seeds, extent, arms)
     print_curves(curves)
     met = print_verdict(curves)
     draw(curves, arguments.picture)
