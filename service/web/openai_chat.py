@@ -93,10 +93,7 @@ def _require_short(parts: Parts, question: str, instructions: str) -> None:
 
 
 def _prompt_tokens(parts: Parts, prompt: rlhf_engine.Prompt, limit: int | None) -> int:
-    if parts.serving.base is None:
-        raise NotReadyError(parts.serving.waits_for)
-    counted: int = rlhf_engine.count_prompt_tokens(parts.serving.base, prompt, limit)
-    return counted
+    return parts.serving.count_prompt_tokens(prompt, limit)
 
 
 async def _usage(parts: Parts, asked: AskedTurn, completion_tokens: int) -> answers.Usage:
