@@ -26,6 +26,9 @@ from rlhf_engine.errors import EngineError
 from service import engine_wire as wire
 from service.logs import configure_logging
 
+NICENESS = 2
+"""Whoever asks comes a little before: a server that waits for its own engine cannot even refuse.
+Little, since a flood of refusals would else leave the engine nothing."""
 PULSE_S = 1.0
 SOON_S, RETIRES_S = 0.005, 60.0
 """A job's last event is told a moment before it lets go of its versions."""
@@ -167,10 +170,14 @@ def main(arguments: Sequence[str]) -> NoReturn:
     gc.disable()
     configure_logging("json" if log_format == "json" else "text")
     server = wire.Wire(Connection(int(socket)), wire.Asked)
+    # transformers reads scipy where it finds it, for a loss that nothing here has: a tenth of the
+    # start. None says that there is none.
+    sys.modules["scipy"] = None  # type: ignore[assignment]
     # Loaded before anything is asked: the server reads its own libraries meanwhile.
     _ = rlhf_engine.TorchEngine
     gc.freeze()
     gc.enable()
+    os.nice(NICENESS)
     EngineSide(server).serve()
 
 
