@@ -27,6 +27,9 @@ from service.settings import Settings
 
 EngineFactory = Callable[[Path, Settings], Any]
 
+MARGIN = 16
+"""Tokens more that the joints of a prompt may have."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -54,6 +57,8 @@ class Serving:
         self._leases: Counter[str] = Counter()
         self._numbers: dict[str, int] = {}
         self._engine: Any = None
+        self._frame: int | None = None
+        """Tokens of a prompt that asks nothing, once they were counted."""
         self._aliases: dict[str, str] = {}
         self.base: Path | None = None
         self.waits_for = "the base policy is still loading"
@@ -258,8 +263,17 @@ class Serving:
         no engine runs."""
         if self._engine is None:
             raise NotReadyError(self.waits_for)
+        if self._frame is None:
+            self._frame = self._engine.count_prompt_tokens(rlhf_engine.Prompt("", ""), None)
         counted: int = self._engine.count_prompt_tokens(prompt, most)
         return counted
+
+    def surely_fits(self, text: str, most: int) -> bool:
+        """Whether a prompt with this text has at most `most` tokens, however it is split: a token
+        is a byte at least. False where that cannot be told without counting."""
+        if self._frame is None or not text.isascii():
+            return False
+        return self._frame + MARGIN + len(text) <= most
 
     def stats(self) -> Any:
         """The engine's own figures, None before it runs."""

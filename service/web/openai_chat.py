@@ -54,9 +54,12 @@ async def complete(
     parts.askers.remember(token_of(request), caller.id)
     parts.answering.check_room(caller.id)
     question = question_of(data)
-    version = await asyncio.to_thread(_version, parts, data.model)
+    named = data.model != DEFAULT
+    version = await asyncio.to_thread(_version, parts, data.model) if named else None
     options = options_of(data, version, parts.settings.answers)
-    await asyncio.to_thread(_require_short, parts, question, options.instructions)
+    limit = parts.settings.answers.max_prompt_tokens
+    if not parts.serving.surely_fits(question + options.instructions, limit):
+        await asyncio.to_thread(_require_short, parts, question, options.instructions)
     try:
         asked = await parts.answering.ask(caller, question, options=options)
     except NotFoundError as error:
@@ -68,9 +71,9 @@ async def complete(
     return Response(await _unless_gone(request, _whole(parts, asked, data)))
 
 
-def _version(parts: Parts, model: str) -> str | None:
-    if model in (DEFAULT, "live"):
-        return None if model == DEFAULT else model
+def _version(parts: Parts, model: str) -> str:
+    if model == "live":
+        return model
     with session(parts.database) as opened:
         try:
             return find_askable(opened, parts.serving, model).version.id
