@@ -149,7 +149,7 @@ def test_a_busy_engine_that_reads_slowly_takes_fewer_at_once(loaded: Loaded) -> 
     loaded.now = replace(busy, taken=8, active=8)
     admission.check()
     for _ in range(50):
-        admission.learn(1.0, 1.0, Arrival(calm=True, ahead=0))
+        admission.learn(0.5, 1.0, Arrival(calm=False, ahead=0))
     loaded.now = busy
     admission.check()
 
