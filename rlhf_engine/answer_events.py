@@ -75,6 +75,8 @@ class EngineStats:
     """Jobs, waiting or active, by id of each loaded version."""
     alive: bool = True
     """False where only a new start helps; an engine that waits for another machine is alive."""
+    lost: bool = False
+    """Whether it ended by itself, and a new engine can take its place."""
     round_s: float = 0.0
     """Seconds for which the engine has been in its present round of work; 0 where it rests."""
     slots: int = 16

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from rlhf_engine.answer_events import Ended, Event, Failed
+from rlhf_engine.answer_events import Ended, Event, Failed, Token
 from rlhf_engine.answer_row import AnswerRow
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.decoding import Drawn, Reading
@@ -23,6 +24,8 @@ class Job:
 
     def __init__(self, request: Request, on_event: OnEvent, wake: Callable[[], None]) -> None:
         self.request = request
+        self.first_token_s: float | None = None
+        self._asked_at = time.monotonic()
         self._on_event, self._wake = on_event, wake
         self._cancel = threading.Event()
         self._over = threading.Event()
@@ -44,6 +47,8 @@ class Job:
 
     def tell(self, event: Event) -> None:
         """Deliver one event. A listener that raises has left: the job is cancelled."""
+        if self.first_token_s is None and isinstance(event, Token):
+            self.first_token_s = time.monotonic() - self._asked_at
         try:
             self._on_event(event)
         except Exception as error:  # noqa: BLE001 - a listener must not end the engine

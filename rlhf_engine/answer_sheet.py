@@ -13,6 +13,7 @@ from rlhf_engine.backbone import Backbone
 from rlhf_engine.files import read_lines, write_lines
 from rlhf_engine.generation import generate
 from rlhf_engine.plan import RunPlan
+from rlhf_engine.probes import TOKENS
 from rlhf_engine.records import Demonstration, SamplingSettings, from_json, to_json
 from rlhf_engine.render import answer_ids, prompt_ids
 from rlhf_engine.similarity import answer_similarity
@@ -24,7 +25,8 @@ OnAnswers = Callable[[int, int], None]
 class SheetRow:
     """One question with the policy's answer beside the person's. `cross_entropy` is the mean
     nats a token that the policy needs for the person's answer; `tokens` its own answer's length;
-    `facts` the share of the person's exact facts that it states, None where there are none."""
+    `facts` the share of the person's exact facts that it states, None where there are none; its
+    first tokens and their log-probabilities are for probes.py."""
 
     prompt_id: str
     question: str
@@ -36,6 +38,8 @@ class SheetRow:
     rouge_l: float
     cross_entropy: float
     facts: float | None = None
+    first_ids: tuple[int, ...] = ()
+    first_logprobs: tuple[float, ...] = ()
 
 
 def fill_sheet(
@@ -74,6 +78,8 @@ def fill_sheet(
             rouge_l=reading.rouge_l,
             cross_entropy=entropy,
             facts=reading.facts,
+            first_ids=answer.token_ids[:TOKENS],
+            first_logprobs=answer.logprobs[:TOKENS],
         )
         for item, answer, reading, entropy in zip(
             demonstrations, sampled, similar, entropies, strict=True

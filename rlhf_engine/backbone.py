@@ -221,9 +221,14 @@ class Backbone:
             if f".{name}." in key and "lora_" in key
         ]
 
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the installed adapters."""
+        return [] if self._peft is None else list(self._peft.peft_config)
+
     def has_adapter(self, name: str) -> bool:
         """Whether an adapter of this name is installed."""
-        return self._peft is not None and name in self._peft.peft_config
+        return name in self.adapters
 
     @contextmanager
     def using(self, name: str | None, *, trainable: bool = False) -> Iterator[None]:

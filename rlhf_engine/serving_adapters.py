@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +40,19 @@ def install(backbone: Backbone, name: str, files: AdapterFiles) -> None:
     try:
         backbone.install_adapter(name, *files)
     except Exception as error:
-        drop(backbone, name, ())
+        drop(backbone, name)
         raise PolicyVersionError(
             f"policy version {name} does not fit the base policy: {error}; train again"
         ) from error
 
 
-def drop(backbone: Backbone, name: str, others: Iterable[str]) -> None:
-    """Remove an adapter if it is there; `others` are adapters that stay."""
-    if not backbone.has_adapter(name):
+def drop(backbone: Backbone, name: str) -> None:
+    """Remove an adapter if it is there."""
+    if name not in backbone.adapters:
         return
     try:
-        # peft complains when the adapter that is switched on goes.
-        for other in others:
+        # peft complains when the adapter that is switched on goes while there are others.
+        for other in set(backbone.adapters) - {name}:
             with backbone.using(other):
                 break
         backbone.remove_adapter(name)

@@ -34,6 +34,10 @@ class Request:
 class RunningJob(Protocol):
     """One request on its way."""
 
+    first_token_s: float | None
+    """Seconds that the engine took from hearing of it to its first token, by its own clock; None
+    before that token."""
+
     def cancel(self) -> None:
         """End it within one decode step, from any thread; a job that is over stays as it is."""
 
@@ -41,8 +45,12 @@ class RunningJob(Protocol):
 class ServingEngine(Protocol):
     """Answers prompts with loaded versions. All methods may be called from any thread."""
 
+    name: str
+    """What computes the answers: only an engine of the same name can make one again."""
+
     def start(self) -> None:
-        """Be ready to load versions; BasePolicyError or EngineError where that cannot be."""
+        """Check the base policy and be ready to load versions; BasePolicyError or EngineError
+        where that cannot be."""
 
     def stop(self, drain_s: float = 0.0) -> None:
         """Take no more jobs, let those here end for up to `drain_s` seconds, then stop. Every
@@ -76,6 +84,9 @@ class ServingEngine(Protocol):
         Raises QueueFullError, PolicyVersionError for a handle that is not loaded, and
         GenerationError while the engine is not running.
         """
+
+    def count_prompt_tokens(self, prompt: Prompt, max_tokens: int | None) -> int:
+        """Tokens of the rendered prompt, shortened as it would be for `max_tokens`."""
 
     def stats(self) -> EngineStats:
         """The engine's state now."""

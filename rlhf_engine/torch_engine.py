@@ -34,6 +34,7 @@ from rlhf_engine.errors import (
     GenerationError,
 )
 from rlhf_engine.policy_version import PolicyVersionFolder
+from rlhf_engine.prompt_length import count_prompt_tokens
 from rlhf_engine.records import Prompt, SamplingSettings
 from rlhf_engine.serving_adapters import AdapterFiles, drop, install, read_verified
 from rlhf_engine.serving_engine import (
@@ -52,6 +53,8 @@ log = structlog.get_logger(__name__)
 
 class TorchEngine:
     """Answers prompts with any loaded PolicyVersion, streaming. All methods are thread-safe."""
+
+    name = "TorchEngine"
 
     def __init__(
         self,
@@ -167,6 +170,10 @@ class TorchEngine:
             self._waiting.append(job)
             self._changed.notify_all()
         return job
+
+    def count_prompt_tokens(self, prompt: Prompt, max_tokens: int | None) -> int:
+        """Tokens of the rendered prompt, shortened as it would be for `max_tokens`."""
+        return count_prompt_tokens(self.base, prompt, max_tokens)
 
     def stats(self) -> EngineStats:
         """The engine's state now."""
@@ -330,4 +337,4 @@ class TorchEngine:
 
     def _drop(self, name: str) -> None:
         assert self._backbone is not None
-        drop(self._backbone, name, {other for other in self._adapters.values() if other})
+        drop(self._backbone, name)

@@ -98,7 +98,9 @@ class AnswerKeeper:
         number = None if asked.turn.compared else self._serving.number(row.version_id)
         ended = AnswerEnded(row.side, row.candidate_id, text, reason, number)
         if asked.unstored is None:
-            await asyncio.to_thread(self._insert, self._candidate(asked, row, text, reason))
+            engine_s = asked.job.first_token_s
+            candidate = self._candidate(asked, row, text, reason)
+            await asyncio.to_thread(self._insert, candidate, engine_s)
         else:
             asked.unstored.answers.append(ended)
         asked.buffer.add(ended)
@@ -121,7 +123,7 @@ class AnswerKeeper:
             simulated=asked.turn.simulated,
         )
 
-    def _insert(self, candidate: Candidate) -> None:
+    def _insert(self, candidate: Candidate, engine_s: float | None) -> None:
         with session(self._database) as opened:
             opened.add(candidate)
         log.info(
@@ -130,6 +132,8 @@ class AnswerKeeper:
             turn=candidate.turn_id,
             version=candidate.version_id,
             finish_reason=candidate.finish_reason,
+            first_token_ms=candidate.first_token_ms,
+            engine_first_token_ms=None if engine_s is None else round(1000 * engine_s, 1),
             total_ms=candidate.total_ms,
         )
 

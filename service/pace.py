@@ -1,7 +1,7 @@
 """How quickly questions are answered lately, and how soon one more would begin to be.
 
-What is normal is learned from questions that found at least half of the engine free. So the
-measure fits any engine and machine, and an overload does not become the norm.
+What is normal is learned from questions that found at least half of the engine free and nobody
+ahead. So the measure fits any engine and machine, and an overload does not become the norm.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Pace:
 
     def learn(self, first_s: float, busy_s: float, arrival: Arrival) -> None:
         """A turn ended: seconds to its first token, and from there on."""
-        if arrival.calm:
+        if arrival.calm and not arrival.ahead:
             self._first_s = _mean(self._first_s, first_s)
         if arrival.ahead is not None:
             self._read_s = _mean(self._read_s, first_s / (1 + arrival.ahead))
@@ -72,12 +72,20 @@ class Pace:
             return False
         if wait_s:
             return wait_s > (times - 1) * self._first_s
-        # Prompts are made and read one after the other, each the slower the more answers are
-        # drawn meanwhile. At calm times that is not asked, so that a slow hour is forgotten.
-        one_s = self._first_s
-        if not is_calm(stats) and self._read_s is not None:
-            one_s = max(one_s, self._read_s)
-        return (1 + stats.reading) * one_s > times * P95 * self._first_s
+        if not stats.reading:
+            # Alone it is taken, unless the engine is far slower than normally: else half of it
+            # would rest wherever long prompts are read slowly.
+            return self._one_s(stats, self._first_s) > times * P95 * self._first_s
+        # Prompts are made and read one after the other. These are means, of what is normal, too:
+        # the late ones of either are as much later.
+        return (1 + stats.reading) * self._one_s(stats, self._first_s) > times * self._first_s
+
+    def _one_s(self, stats: EngineStats, first_s: float) -> float:
+        """How long a prompt takes now, the longer the more answers are drawn meanwhile. At calm
+        times that is not asked, so that a slow hour is forgotten."""
+        if is_calm(stats) or self._read_s is None:
+            return first_s
+        return max(first_s, self._read_s)
 
 
 def is_calm(stats: EngineStats) -> bool:

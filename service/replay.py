@@ -95,10 +95,10 @@ def _replay(
     folder = settings.policies / answer.version_id
     version = rlhf_engine.PolicyVersionFolder.open(folder, base)
     engine = factory(base, _as_then(settings, answer))
-    if type(engine).__name__ != answer.engine["engine"]:
+    if engine.name != answer.engine["engine"]:
         raise ConflictError(
             f"answer {answer.id} was made by {answer.engine['engine']}, the settings ask for "
-            f"{type(engine).__name__}; set the engine it was made by"
+            f"{engine.name}; set the engine it was made by"
         )
     engine.start()
     try:

@@ -151,8 +151,10 @@ def _store(
     lineage = {"run": run.id, "snapshot": snapshot.hash, "plan": to_json(plan)}
 
     def stored(kind: str, adapter: Path, figures: dict[str, Any]) -> _Stored:
+        probes = rlhf_engine.probes_of(folder, plan, snapshot, kind)
+        told = {**lineage, "kind": kind, "probes": [to_json(probe) for probe in probes]}
         version = rlhf_engine.PolicyVersionFolder.store(
-            adapter, Path(plan.base), settings.policies, {**lineage, "kind": kind}
+            adapter, Path(plan.base), settings.policies, told
         )
         return _Stored(version, kind, figures)
 

@@ -19,12 +19,16 @@ import structlog
 
 import rlhf_engine
 from rlhf_engine.answer_events import Event
+from rlhf_engine.records import from_json
 from service import smoke
 from service.engine_watch import engine_trouble
 from service.errors import HeedError, NotFoundError
 from service.settings import Settings
 
 EngineFactory = Callable[[Path, Settings], Any]
+
+MARGIN = 16
+"""Tokens more that the joints of a prompt may have."""
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +57,8 @@ class Serving:
         self._leases: Counter[str] = Counter()
         self._numbers: dict[str, int] = {}
         self._engine: Any = None
+        self._frame: int | None = None
+        """Tokens of a prompt that asks nothing, once they were counted."""
         self._aliases: dict[str, str] = {}
         self.base: Path | None = None
         self.waits_for = "the base policy is still loading"
@@ -94,6 +100,24 @@ class Serving:
         engine.start()
         self.base, self._engine = base, engine
 
+    def reopen(self) -> None:
+        """Put a new engine in the place of one that has ended by itself, with the versions that
+        an alias names; does nothing where the engine runs."""
+        if self.base is None or not self._engine.stats().lost:
+            return
+        engine = self._factory(self.base, self._settings)
+        engine.start()
+        try:
+            for version_id in {*self.aliases().values()}:
+                engine.load(self._folder(version_id))
+        except BaseException:
+            engine.stop()
+            raise
+        with self._lock:
+            self._engine, ended = engine, self._engine
+        ended.stop()
+        log.info("engine_started_again", versions=sorted(engine.loaded()))
+
     def close(self, drain_s: float) -> None:
         """Take no more questions, let answers end for up to `drain_s` seconds, then stop."""
         self.waits_for = "the server is stopping"
@@ -108,12 +132,15 @@ class Serving:
             raise NotReadyError(self.waits_for)
         self._numbers[version_id] = number
         if version_id not in self._engine.loaded():
-            folder = self._settings.policies / version_id
-            self._engine.load(rlhf_engine.PolicyVersionFolder.open(folder, self.base))
+            self._engine.load(self._folder(version_id))
 
     def try_out(self, version_id: str) -> None:
-        """Ask the smoke questions; PromotionError unless the version answers soundly."""
-        smoke.try_out(self._engine, version_id, self._settings.answers.max_prompt_tokens)
+        """Ask the smoke questions and compare with training; PromotionError unless the version
+        answers soundly, and as it did there."""
+        told = self._folder(version_id).manifest["lineage"].get("probes", [])
+        probes = [from_json(rlhf_engine.Probe, probe) for probe in told]
+        limit = self._settings.answers.max_prompt_tokens
+        smoke.try_out(self._engine, version_id, limit, probes)
 
     def make_live(self, version_id: str) -> None:
         """New turns use this version from now on."""
@@ -231,6 +258,23 @@ class Serving:
             temperature=answers.temperature, max_new_tokens=answers.max_new_tokens
         )
 
+    def count_prompt_tokens(self, prompt: rlhf_engine.Prompt, most: int | None) -> int:
+        """Tokens of the rendered prompt, shortened as it would be for `most`. NotReadyError while
+        no engine runs."""
+        if self._engine is None:
+            raise NotReadyError(self.waits_for)
+        if self._frame is None:
+            self._frame = self._engine.count_prompt_tokens(rlhf_engine.Prompt("", ""), None)
+        counted: int = self._engine.count_prompt_tokens(prompt, most)
+        return counted
+
+    def surely_fits(self, text: str, most: int) -> bool:
+        """Whether a prompt with this text has at most `most` tokens, however it is split: a token
+        is a byte at least. False where that cannot be told without counting."""
+        if self._frame is None or not text.isascii():
+            return False
+        return self._frame + MARGIN + len(text) <= most
+
     def stats(self) -> Any:
         """The engine's own figures, None before it runs."""
         return None if self._engine is None else self._engine.stats()
@@ -238,11 +282,15 @@ class Serving:
     def made_with(self) -> dict[str, Any]:
         """What an answer depends on besides its version, prompt, seed and sampling settings."""
         return {
-            "engine": type(self._engine).__name__,
+            "engine": self._engine.name,
             "dtype": self._engine.stats().dtype,
             "threads": self._settings.threads,
             "max_prompt_tokens": self._settings.answers.max_prompt_tokens,
         }
+
+    def _folder(self, version_id: str) -> rlhf_engine.PolicyVersionFolder:
+        assert self.base is not None
+        return rlhf_engine.PolicyVersionFolder.open(self._settings.policies / version_id, self.base)
 
     def _choose(self, answers: int, conversation_id: str | None, compared: bool) -> list[Lease]:
         live, candidate = Lease(self._named("live")), self._aliases.get("candidate")

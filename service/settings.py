@@ -172,8 +172,8 @@ class TrainingSettings(BaseModel):
     threads: int = Field(default_factory=half_the_cores, ge=1, le=1024)
     """CPU threads for training; the other half is for answering. Threads beyond the cores that
     are free wait for one another, and make both several times slower."""
-    niceness: int = Field(default=10, ge=0, le=19)
-    """Priority of the training process; 19 yields most to answering."""
+    niceness: int = Field(default=15, ge=0, le=19)
+    """Priority of the training process; 19 yields most to answering, which works at 2."""
     plan: dict[str, Any] = {}
     """Values that replace defaults of the engine's RunPlan, by its field names."""
 

@@ -146,13 +146,18 @@ class Swapper:
         settings = self._settings
         self._serving.prepare()
         base = rlhf_engine.fetch_base(
-            settings.base_policy, settings.base_cache, settings.base_revision, self._tell_progress
+            settings.base_policy,
+            settings.base_cache,
+            settings.base_revision,
+            self._tell_progress,
+            check=False,
         )
-        with session(self._database) as opened:
-            version_0 = policies.register_base(opened, settings, base)
         self._serving.waits_for = "the base policy is still loading"
+        # The engine checks it, before it is kept as version 0.
         if self._serving.base is None:
             self._serving.open(base)
+        with session(self._database) as opened:
+            version_0 = policies.register_base(opened, settings, base)
         self._serve_best(version_0)
 
     def _tell_progress(self, note: str, done: int, total: int) -> None:
@@ -171,6 +176,8 @@ class Swapper:
 
     def _load_wanted(self) -> None:
         """Load what the aliases name, so that the follower can; then do what is requested."""
+        if not self._reopens():
+            return
         with session(self._database) as opened:
             named = policies.all_aliased(opened)
         for version in named.values():
@@ -181,6 +188,16 @@ class Swapper:
         for promotion, version in self._requested():
             if not self._is_warm(version):
                 self._promote(promotion, version)
+
+    def _reopens(self) -> bool:
+        """Replace an engine whose process has ended; whether there is one."""
+        try:
+            self._serving.reopen()
+        except (rlhf_engine.EngineError, OSError) as error:
+            log.warning("engine_not_started", error=str(error), next=f"again in {RETRY_S} s")
+            self._stop.wait(RETRY_S)
+            return False
+        return True
 
     def _loads(self, version: PolicyVersion) -> bool:
         if self._is_left_alone(version):

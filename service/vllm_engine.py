@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 import structlog
 
 from rlhf_engine.answer_events import EngineStats
-from rlhf_engine.base_policy import load_tokenizer
+from rlhf_engine.base_policy import check_base, load_tokenizer
 from rlhf_engine.errors import EngineError, GenerationError
 from rlhf_engine.idle_adapter import idle_adapter
 from rlhf_engine.policy_version import PolicyVersionFolder
+from rlhf_engine.prompt_length import count_prompt_tokens
 from rlhf_engine.records import Prompt, SamplingSettings
 from rlhf_engine.serving_engine import (
     OnEvent,
@@ -48,6 +49,8 @@ log = structlog.get_logger(__name__)
 
 class VllmEngine:
     """Answers prompts with versions loaded on vLLM servers. All methods are thread-safe."""
+
+    name = "VllmEngine"
 
     def __init__(self, base: Path, settings: VllmSettings, max_waiting: int = 32) -> None:
         """Ask nobody yet. Up to `vllm.max_active` jobs are on the servers at once; up to
@@ -78,6 +81,7 @@ class VllmEngine:
         """
         if self._thread.ident is not None:
             raise GenerationError("this engine was started before; make a new one")
+        check_base(self.base)
         self._tokenizer = load_tokenizer(self.base)
         self._loop = asyncio.new_event_loop()
         self._thread.start()
@@ -154,6 +158,10 @@ class VllmEngine:
             self._waiting.append(job)
         self._loop.call_soon_threadsafe(self._admit)
         return job
+
+    def count_prompt_tokens(self, prompt: Prompt, max_tokens: int | None) -> int:
+        """Tokens of the rendered prompt, shortened as it would be for `max_tokens`."""
+        return count_prompt_tokens(self.base, prompt, max_tokens)
 
     def stats(self) -> EngineStats:
         """The engine's state now; ready while a server is up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -33,6 +34,8 @@ class VllmJob:
         withdraw: Callable[[VllmJob, EngineError], None],
     ) -> None:
         self.request, self.tokens, self.open_rows = request, 0, 0
+        self.first_token_s: float | None = None
+        self._asked_at = time.monotonic()
         self.task: asyncio.Task[None] | None = None
         self.why = EngineError()
         """Why it is ended from outside, where it is."""
@@ -118,6 +121,8 @@ class VllmJob:
         """Deliver one event. A listener that raises has left: the job is cancelled."""
         self._told = True
         self.tokens += isinstance(event, Token)
+        if self.first_token_s is None and isinstance(event, Token):
+            self.first_token_s = time.monotonic() - self._asked_at
         try:
             self._on_event(event)
         except Exception as error:  # noqa: BLE001 - a listener must not end the engine

@@ -115,6 +115,24 @@ def test_an_engine_loads_only_what_answers_need(tmp_path: Path, kind: str, more:
     assert not loaded & (UNUSED_IN_SERVICE | more)
 
 
+def test_a_server_with_its_engine_in_another_process_leaves_torch_unloaded(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    adapter = write_adapter(base, tmp_path / "adapter", 1)
+    version = PolicyVersionFolder.store(adapter, base, tmp_path / "policies", {}).path
+    statement = (
+        "import rlhf_engine; from pathlib import Path; from service import app, smoke; "
+        "from service.process_engine import ProcessEngine; "
+        f"base = rlhf_engine.fetch_base({str(base)!r}, Path('unused'), check=False); "
+        f"folder = Path({str(version)!r}); "
+        "engine = ProcessEngine(base, 'float32', threads=1); engine.start(); "
+        "version = engine.load(rlhf_engine.PolicyVersionFolder.open(folder, base)); "
+        "smoke.try_out(engine, version, 384); "
+        "assert engine.count_prompt_tokens(rlhf_engine.Prompt('', 'Who?'), None) > 3; "
+        "engine.stop()"
+    )
+    assert loaded_after(statement) == set()
+
+
 def test_the_measure_sees_torch_where_it_is_loaded() -> None:
     assert "torch" in loaded_after("import torch")
 

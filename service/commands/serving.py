@@ -5,17 +5,23 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.commands.terminal import say, settings_for_command
+from service.process_engine import EngineProcesses
 from service.worker_process import SHORT_SPIN
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from service.settings import Settings
+
+SWITCH_S = 0.0005
+"""How long a thread keeps Python's lock while others want it. A tenth of the usual, since the
+event loop, which streams and refuses, waits for one that prepares a question or writes rows."""
 
 
 def serve(
@@ -25,9 +31,12 @@ def serve(
     """Bring the database up to date and serve the page and the API until stopped."""
     settings = settings_for_command(host=host, port=port)
     os.environ.update(SHORT_SPIN)
+    # Its process loads its libraries while this one loads its own.
+    factory = None if settings.vllm.urls else EngineProcesses(settings)
     # Imports make little garbage and many objects: looking through them would take a fifth of
     # the start. Serving.prepare lets it begin.
     gc.disable()
+    sys.setswitchinterval(SWITCH_S)
     # Imported here: they take a second that other commands need not wait.
     import uvicorn
 
@@ -45,7 +54,7 @@ def serve(
     say(f"Heed serves http://{settings.host}:{settings.port} (Ctrl-C stops it)")
     if link is not None:
         say(f"Make the first account, an admin's, within 24 hours; the link works once:\n{link}")
-    app = create_app(settings)
+    app = create_app(settings, engine_factory=factory)
     answers = settings.answers
     config = uvicorn.Config(
         app,

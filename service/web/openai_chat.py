@@ -54,9 +54,12 @@ async def complete(
     parts.askers.remember(token_of(request), caller.id)
     parts.answering.check_room(caller.id)
     question = question_of(data)
-    version = await asyncio.to_thread(_version, parts, data.model)
+    named = data.model != DEFAULT
+    version = await asyncio.to_thread(_version, parts, data.model) if named else None
     options = options_of(data, version, parts.settings.answers)
-    await asyncio.to_thread(_require_short, parts, question, options.instructions)
+    limit = parts.settings.answers.max_prompt_tokens
+    if not parts.serving.surely_fits(question + options.instructions, limit):
+        await asyncio.to_thread(_require_short, parts, question, options.instructions)
     try:
         asked = await parts.answering.ask(caller, question, options=options)
     except NotFoundError as error:
@@ -68,9 +71,9 @@ async def complete(
     return Response(await _unless_gone(request, _whole(parts, asked, data)))
 
 
-def _version(parts: Parts, model: str) -> str | None:
-    if model in (DEFAULT, "live"):
-        return None if model == DEFAULT else model
+def _version(parts: Parts, model: str) -> str:
+    if model == "live":
+        return model
     with session(parts.database) as opened:
         try:
             return find_askable(opened, parts.serving, model).version.id
@@ -93,10 +96,7 @@ def _require_short(parts: Parts, question: str, instructions: str) -> None:
 
 
 def _prompt_tokens(parts: Parts, prompt: rlhf_engine.Prompt, limit: int | None) -> int:
-    if parts.serving.base is None:
-        raise NotReadyError(parts.serving.waits_for)
-    counted: int = rlhf_engine.count_prompt_tokens(parts.serving.base, prompt, limit)
-    return counted
+    return parts.serving.count_prompt_tokens(prompt, limit)
 
 
 async def _usage(parts: Parts, asked: AskedTurn, completion_tokens: int) -> answers.Usage:

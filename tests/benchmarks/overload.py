@@ -44,6 +44,8 @@ PEOPLE = 128
 """Twice as many as are ever being answered or waiting, at two questions each."""
 STREAMS = 16
 """At once while the capacity is measured: as many as an engine answers together."""
+AGAIN_S = 0.05
+"""A refused stream waits so long, far less than it is told to, so that no slot rests."""
 SLOWER, REJECT_S, BACK_S = 2.0, 0.050, 10.0
 PROBES = 3
 """So many quick answers in a row mean that all is as before."""
@@ -93,6 +95,8 @@ async def capacity(askers: Sequence[Asker], seconds: float) -> float:
     async def stream(at: int) -> None:
         while time.monotonic() < until:
             heard.append(await askers[at].ask(question_of(at)))
+            if not heard[-1].ended:  # refused: asked again at once, refusals alone were measured
+                await asyncio.sleep(AGAIN_S)
 
     await asyncio.gather(*(stream(at) for at in range(STREAMS)))
     ended = [each for each in heard if each.ended]

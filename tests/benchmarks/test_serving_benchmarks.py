@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+from pathlib import Path
 
 import pytest
 
 from tests.benchmarks import overload, swap_under_load, throughput, while_training
 from tests.benchmarks.serving_goals import Goal, print_goals, quantile
 from tests.benchmarks.swap_records import Answered, Outcome, Swap, take_gaps
-from tests.benchmarks.throughput_load import Sample, under_load
+from tests.benchmarks.throughput_load import (
+    Figures,
+    Sample,
+    added_by_service,
+    engine_firsts,
+    under_load,
+)
 
 
 def judged(capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
@@ -57,6 +64,20 @@ def test_throughput_compares_engine_service_and_generate(
     found = judged(capsys)
     assert found["engine over generate at 2 streams"] > 0
     assert found["a pair of answers over one"] > 0
+    assert 0 < found["added to the first token by the service, p95, at 2 streams"] < math.inf
+
+
+def test_what_the_service_adds_is_told_from_what_the_engine_took(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text(
+        "a line of some library\n"
+        '{"event": "turn_began", "turn": "t"}\n'
+        '{"event": "answer_stored", "candidate": "a", "engine_first_token_ms": 150.0}\n'
+        '{"event": "answer_stored", "candidate": "b", "engine_first_token_ms": 40.0}\n'
+    )
+    samples = [Sample(0.175, 9, "chatcmpl-a"), Sample(0.05, 9, "chatcmpl-b")]
+    added = added_by_service(Figures.of(samples, 1.0), engine_firsts(log))
+    assert added == pytest.approx([0.025, 0.01])
 
 
 def test_a_missed_goal_is_the_exit_code() -> None:

@@ -4,8 +4,10 @@
 
 Every side answers the same questions greedily, with the same weights, number format and threads,
 under 1, 4, 8 and 16 streams: the engine alone, the service over HTTP, transformers' `generate`
-one answer after the other, and `transformers serve`. A side that cannot run says why. Ends with
-1 where a goal is missed.
+one answer after the other, and `transformers serve`. A side that cannot run says why. What the
+service adds to a first token is what the asker waited less what the engine took for that very
+question by its own clock: two sides minutes apart differ by more than what is looked for. Ends
+with 1 where a goal is missed.
 """
 
 from __future__ import annotations
@@ -39,9 +41,18 @@ from tests.benchmarks.serving_goals import (
     print_goals,
     print_table,
     prompt,
+    quantile,
 )
 from tests.benchmarks.serving_process import NotStartedError, served, settings_for
-from tests.benchmarks.throughput_load import Ask, Figures, engine_ask, openai_ask, under_load
+from tests.benchmarks.throughput_load import (
+    Ask,
+    Figures,
+    added_by_service,
+    engine_ask,
+    engine_firsts,
+    openai_ask,
+    under_load,
+)
 from tests.benchmarks.throughput_peers import SequentialGenerate, llama, transformers_serve
 
 GOAL_STREAMS, GOAL_SPEED, GOAL_ADDED_S, GOAL_PAIR = 8, 3.0, 0.020, 1.4
@@ -62,6 +73,7 @@ class Bench:
         self.dtype = faster_dtype(self.base, self.threads)
         self.found: Measured = {}
         self.pair_ratio = math.nan
+        self.added: dict[int, list[float]] = {}
         self.troubles: list[str] = []
 
     def engine(self) -> None:
@@ -85,6 +97,9 @@ class Bench:
         )
         with served(settings) as server:
             asyncio.run(self._take_http(SERVICE, server.url, "heed", whole_prompt=False))
+        at = self.found[SERVICE]
+        engine_s = engine_firsts(self.folder / "home" / "server.log")
+        self.added = {streams: added_by_service(at[streams], engine_s) for streams in at}
 
     def generate(self) -> None:
         """transformers' generate."""
@@ -140,14 +155,13 @@ class Bench:
     def goals(self) -> list[Goal]:
         """What is judged; where 8 streams were not asked for, the most that were."""
         at = GOAL_STREAMS if GOAL_STREAMS in self.streams else max(self.streams)
-        ours, service = self.found[ENGINE][at], self.found[SERVICE][at]
-        plain = self.found[GENERATE][at]
-        added = service.first_p95_s - ours.first_p95_s
+        ours, plain = self.found[ENGINE][at], self.found[GENERATE][at]
+        added = quantile(self.added[at], 0.95)
         speed = ours.tokens_per_s / plain.tokens_per_s
         return [
             Goal(f"engine over generate at {at} streams", speed, GOAL_SPEED, "x", at_least=True),
             Goal(
-                f"added to the first token's p95 by the service at {at} streams",
+                f"added to the first token by the service, p95, at {at} streams",
                 1e3 * added,
                 1e3 * GOAL_ADDED_S,
                 " ms",
@@ -172,6 +186,9 @@ def print_found(bench: Bench) -> None:
     print_table(table)
     for trouble in bench.troubles:
         print(f"could not run: {trouble}")
+    for streams, added in bench.added.items():
+        p50, p95 = (milliseconds(quantile(added, share), 1) for share in (0.5, 0.95))
+        print(f"{streams} streams: the service adds {p50} ms to a first token, p95 {p95} ms")
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,18 +17,23 @@ import rlhf_engine
 from rlhf_engine.answer_events import Ended, Token
 from rlhf_engine.render import messages
 from rlhf_engine.serving_engine import generate
+from service.replay import PREFIX
 from tests.benchmarks.serving_goals import prompt, quantile
 
+PEOPLE = 16
+"""As many as ask at once. Each looks at the models before anything is measured: a newcomer's
+account is a cost of its own, not the answer's."""
 ANSWER_S = 300.0
 """An answer that takes longer has failed, and with it the side."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer: seconds to its first readable token, and its tokens."""
+    """One answer: seconds to its first readable token, its tokens, and its id where it has one."""
 
     first_token_s: float
     tokens: int
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,16 @@ class Figures:
     first_p50_s: float
     first_p95_s: float
     tokens: int
+    samples: tuple[Sample, ...] = ()
 
     @classmethod
     def of(cls, samples: Sequence[Sample], seconds: float) -> Figures:
         """Of answers that took `seconds` in all."""
         firsts = [each.first_token_s for each in samples]
         tokens = sum(each.tokens for each in samples)
-        return cls(tokens / seconds, quantile(firsts, 0.5), quantile(firsts, 0.95), tokens)
+        return cls(
+            tokens / seconds, quantile(firsts, 0.5), quantile(firsts, 0.95), tokens, tuple(samples)
+        )
 
 
 Ask = Callable[[int], Awaitable[Sample]]
@@ -86,7 +95,7 @@ def engine_ask(engine: Any, version: str, answer_tokens: int) -> Ask:
 async def openai_ask(
     url: str, model: str, answer_tokens: int, *, whole_prompt: bool
 ) -> AsyncIterator[Ask]:
-    """Asks a server by OpenAI's API, each question in a person's own name.
+    """Asks a server by OpenAI's API, questions asked at once in different people's names.
 
     Heed adds its system text itself; with `whole_prompt` it is sent, so that all read the same.
     """
@@ -102,7 +111,7 @@ async def openai_ask(
                 "stream": True,
                 "stream_options": {"include_usage": True},
             }
-            headers = {"Authorization": f"Bearer benchmark-{number}"}
+            headers = _named(number)
             asked = time.monotonic()
             async with client.stream(
                 "POST", "/v1/chat/completions", json=body, headers=headers
@@ -112,11 +121,17 @@ async def openai_ask(
                     raise ConnectionError(f"status {response.status_code}: {told[:300]}")
                 return await _sample(response, asked)
 
+        for number in range(PEOPLE):
+            await client.get("/v1/models", headers=_named(number))
         yield ask
 
 
+def _named(number: int) -> dict[str, str]:
+    return {"Authorization": f"Bearer benchmark-{number % PEOPLE}"}
+
+
 async def _sample(response: httpx.Response, asked: float) -> Sample:
-    first, pieces, told = 0.0, 0, 0
+    first, pieces, told, name = 0.0, 0, 0, ""
     async for line in response.aiter_lines():
         data = line.removeprefix("data: ")
         if data == line or data == "[DONE]":
@@ -124,10 +139,23 @@ async def _sample(response: httpx.Response, asked: float) -> Sample:
         chunk = json.loads(data)
         if "error" in chunk:
             raise ConnectionError(f"the stream broke off: {chunk['error']}")
+        name = chunk.get("id") or name
         told = (chunk.get("usage") or {}).get("completion_tokens") or told
         if any(choice["delta"].get("content") for choice in chunk.get("choices", [])):
             pieces += 1
             first = first or time.monotonic() - asked
     if not first:
         raise ConnectionError("the answer has no text")
-    return Sample(first, told or pieces)
+    return Sample(first, told or pieces, name)
+
+
+def engine_firsts(log: Path) -> dict[str, float]:
+    """Seconds to the first token by the engine's own clock, by answer, as a server's log tells."""
+    rows = [json.loads(line) for line in log.read_text("utf-8").splitlines() if line[:1] == "{"]
+    told = [row for row in rows if row.get("event") == "answer_stored"]
+    return {f"{PREFIX}{row['candidate']}": row["engine_first_token_ms"] / 1e3 for row in told}
+
+
+def added_by_service(figures: Figures, engine_s: Mapping[str, float]) -> list[float]:
+    """Seconds that each question's first token took beyond what the engine took for it."""
+    return [each.first_token_s - engine_s[each.id] for each in figures.samples]

@@ -14,12 +14,14 @@ import pytest
 
 import rlhf_engine
 from rlhf_engine.serving_engine import ServingEngine
+from service.process_engine import ProcessEngine
 from service.settings import Settings, VllmSettings
 from service.vllm_engine import VllmEngine
 from tests.engines.stand_in import standing_in
 from tests.engines.stored import Stored
 from tests.engines.vllm_environment import default_folder, ensure_environment
 from tests.engines.vllm_process import API_KEY, MAX_LORAS, vllm_serving
+from tests.journeys.server import eventually
 from tests.tiny import tiny_base
 
 MAX_ACTIVE = MAX_WAITING = 2
@@ -43,6 +45,18 @@ def torch_kind(root: Path) -> Iterator[Kind]:
     yield Kind(
         stored,
         lambda active, waiting: rlhf_engine.TorchEngine(
+            stored.base, dtype="float32", threads=1, max_waiting=waiting, max_rows=active
+        ),
+    )
+
+
+@contextmanager
+def process_kind(root: Path) -> Iterator[Kind]:
+    """The built-in engine in a process of its own."""
+    stored = Stored(root, tiny_base(root / "base"))
+    yield Kind(
+        stored,
+        lambda active, waiting: ProcessEngine(
             stored.base, dtype="float32", threads=1, max_waiting=waiting, max_rows=active
         ),
     )
@@ -87,6 +101,7 @@ def _over(urls: tuple[str, ...], stored: Stored) -> Make:
 
 ENGINES: dict[str, Callable[[Path], AbstractContextManager[Kind]]] = {
     "torch": torch_kind,
+    "process": process_kind,
     "vllm-stand-in": stand_in_kind,
     "vllm": vllm_kind,
 }
@@ -94,7 +109,7 @@ ENGINES: dict[str, Callable[[Path], AbstractContextManager[Kind]]] = {
 
 @pytest.fixture(
     scope="session",
-    params=["torch", "vllm-stand-in", pytest.param("vllm", marks=pytest.mark.vllm)],
+    params=["torch", "process", "vllm-stand-in", pytest.param("vllm", marks=pytest.mark.vllm)],
 )
 def kind(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -110,27 +125,43 @@ def stored(kind: Kind) -> Stored:
 
 @contextmanager
 def started(kind: Kind, active: int, waiting: int) -> Iterator[ServingEngine]:
-    """An engine that has version 0 and the first adapter."""
+    """An engine that runs until the block ends."""
     engine = kind.make(active, waiting)
     engine.start()
     try:
-        for version in (kind.stored.zero, kind.stored.one):
-            engine.load(version)
+        yield engine
+    finally:
+        engine.stop()
+
+
+@contextmanager
+def holding(engine: ServingEngine, stored: Stored) -> Iterator[ServingEngine]:
+    """It has version 0 and the first adapter, and nothing when the block ends."""
+    for version in (stored.zero, stored.one):
+        engine.load(version)
+    try:
         yield engine
     finally:
         for handle in engine.loaded():
             engine.retire(handle)
-        engine.stop()
+
+
+@pytest.fixture(scope="session")
+def roomy(kind: Kind) -> Iterator[ServingEngine]:
+    """One for all tests: a process of its own takes long to start."""
+    with started(kind, 16, 16) as made:
+        yield made
 
 
 @pytest.fixture
-def engine(kind: Kind) -> Iterator[ServingEngine]:
-    with started(kind, 16, 16) as made:
+def engine(roomy: ServingEngine, stored: Stored) -> Iterator[ServingEngine]:
+    assert eventually(lambda: all(roomy.retire(handle) for handle in roomy.loaded()))
+    with holding(roomy, stored) as made:
         yield made
 
 
 @pytest.fixture
 def small(kind: Kind) -> Iterator[ServingEngine]:
     """An engine with little room."""
-    with started(kind, MAX_ACTIVE, MAX_WAITING) as made:
+    with started(kind, MAX_ACTIVE, MAX_WAITING) as made, holding(made, kind.stored):
         yield made

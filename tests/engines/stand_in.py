@@ -142,7 +142,7 @@ class StandIn:
     def _forget(self, name: str) -> None:
         del self.adapters[name]
         with self._computing:
-            drop(self._backbone, name, self.adapters)
+            drop(self._backbone, name)
 
     async def _complete(self, asked: dict[str, Any], receive: Any, send: Any) -> None:
         model = asked["model"]

@@ -363,6 +363,8 @@ def test_generate_streams_the_answers(engine: ServingEngine, stored: Stored) -> 
 
 
 def test_closing_a_stream_cancels_its_job(engine: ServingEngine, stored: Stored) -> None:
+    before = engine.stats().failed
+
     async def leave() -> None:
         async with aclosing(generate(engine, stored.one.id, PROMPT, LONG, [1])) as stream:
             async for _ in stream:
@@ -370,7 +372,7 @@ def test_closing_a_stream_cancels_its_job(engine: ServingEngine, stored: Stored)
 
     asyncio.run(leave())
     assert eventually(lambda: idle(engine), timeout_s=5)
-    assert engine.stats().failed == 1
+    assert engine.stats().failed == before + 1
 
 
 def test_generate_raises_what_goes_wrong(engine: ServingEngine, stored: Stored) -> None:
@@ -410,12 +412,13 @@ def test_a_prompt_is_shortened_and_an_answer_that_is_too_long_refused(
 
 
 def test_the_engine_counts_what_it_does(engine: ServingEngine, stored: Stored) -> None:
-    first = Listener()
+    before, first = engine.stats(), Listener()
     engine.submit(stored.one.id, PROMPT, [1, 2], GREEDY, first)
     first.wait(rows=2)
     assert eventually(lambda: idle(engine))
     stats = engine.stats()
     assert stats.ready
-    assert (stats.ended, stats.failed) == (1, 0)
-    assert stats.tokens == sum(len(found.token_ids) for found in first.answers.values())
+    assert (stats.ended, stats.failed) == (before.ended + 1, before.failed)
+    drawn = sum(len(found.token_ids) for found in first.answers.values())
+    assert stats.tokens == before.tokens + drawn
     assert stats.using == {stored.zero.id: 0, stored.one.id: 0}

@@ -78,12 +78,12 @@ def test_a_question_that_would_wait_is_taken_only_for_a_first_token_soon_enough(
 
 def test_long_prompts_that_are_read_ahead_count_too(loaded: Loaded) -> None:
     admission = learned(loaded, 1.0, 1.0)
-    loaded.now = replace(IDLE, taken=3, active=3, reading=3)
+    loaded.now = replace(IDLE, taken=1, active=1, reading=1)
     admission.check()
-    loaded.now = replace(IDLE, taken=4, active=4, reading=4)
+    loaded.now = replace(IDLE, taken=2, active=2, reading=2)
     with pytest.raises(OverloadedError):
         admission.check()
-    loaded.now = replace(IDLE, taken=3, active=3, reading=3)
+    loaded.now = replace(IDLE, taken=1, active=1, reading=1)
     with admission.preparing(1), pytest.raises(OverloadedError):
         admission.check()
 
@@ -124,6 +124,15 @@ def test_what_is_normal_is_learned_at_calm_times_only(loaded: Loaded) -> None:
     assert pace.turn_s() == pytest.approx(16.2)
 
 
+def test_questions_that_come_together_do_not_change_what_is_normal(loaded: Loaded) -> None:
+    admission = learned(loaded, 1.0, 1.0)
+    for _ in range(50):
+        admission.learn(3.0, 1.0, Arrival(calm=True, ahead=2))
+    loaded.now = replace(IDLE, taken=2, active=2, reading=2)
+    with pytest.raises(OverloadedError):
+        admission.check()
+
+
 def test_a_busy_engine_that_reads_slowly_takes_fewer_at_once(loaded: Loaded) -> None:
     admission = learned(loaded, 1.0, 1.0)
     busy, slow = replace(IDLE, taken=12, active=12, reading=1), Arrival(calm=False, ahead=1)
@@ -131,7 +140,7 @@ def test_a_busy_engine_that_reads_slowly_takes_fewer_at_once(loaded: Loaded) -> 
     admission.check()
     for _ in range(50):
         admission.learn(6.0, 1.0, slow)
-    # Each prompt takes 3 s now: two of them are later than 4 times what is normal.
+    # Each prompt takes 3 s now: the second of two would be later than twice what is normal.
     with pytest.raises(OverloadedError):
         admission.check()
     loaded.now = replace(busy, reading=0)
@@ -140,7 +149,7 @@ def test_a_busy_engine_that_reads_slowly_takes_fewer_at_once(loaded: Loaded) -> 
     loaded.now = replace(busy, taken=8, active=8)
     admission.check()
     for _ in range(50):
-        admission.learn(1.0, 1.0, Arrival(calm=True, ahead=0))
+        admission.learn(0.5, 1.0, Arrival(calm=False, ahead=0))
     loaded.now = busy
     admission.check()
 

@@ -183,6 +183,12 @@ def test_serving_says_what_it_waits_for(room: Room, base: Path) -> None:
     room.open(base)
     assert room.serving.ready
     room.serving.try_out(room.version.id)
+    question = "Who signs my travel expenses?"
+    assert not room.serving.surely_fits(question, 384), "nothing was counted yet"
+    counted = room.serving.count_prompt_tokens(rlhf_engine.Prompt("", question), None)
+    assert room.serving.surely_fits(question, 384)
+    assert not room.serving.surely_fits(question, counted - 1)
+    assert not room.serving.surely_fits("x" * 384, 384)
     room.serving.close(0)
     assert room.serving.waits_for == "the server is stopping"
     with pytest.raises(rlhf_engine.EngineError):

@@ -14,9 +14,12 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import col, select
 
-from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings
+from rlhf_engine.policy_version import PolicyVersionFolder
+from rlhf_engine.probes import COUNT, Probe
+from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings, from_json
 from rlhf_engine.run_folder import Progress, RunFolder
-from service import leases, policies, run_curves, run_outcome, training
+from rlhf_engine.torch_engine import TorchEngine
+from service import leases, policies, run_curves, run_outcome, smoke, training
 from service.database import migrate, open_database, session
 from service.demo import pairs
 from service.errors import ConflictError, NotFoundError, SettingsError, TrainingRunError
@@ -162,11 +165,26 @@ def test_two_cycles_sft_then_reward_model_and_ppo(database: Engine, settings: Se
     assert "win rate" in verdict.sentence
     assert (candidate.kind, candidate.state) == ("ppo", "rejected")
     assert candidate.parent_id == version.id
-    assert (settings.policies / candidate.id / "manifest.json").exists()
+    for made in (version.id, candidate.id):
+        _has_probes(settings.policies / made, Path(settings.base_policy))
     _pages_can_be_made_of(Path(run.folder))
     for name in ("base.jsonl", "sft.jsonl"):
         drawn = [Path(row(database, at).folder) / "answers" / name for at in (first, second)]
         assert drawn[0].read_text() == drawn[1].read_text()
+
+
+def _has_probes(folder: Path, base: Path) -> None:
+    """The engine answers with what was trained as training did."""
+    stored = PolicyVersionFolder.open(folder, base)
+    probes = [from_json(Probe, told) for told in stored.manifest["lineage"]["probes"]]
+    assert 1 <= len(probes) <= COUNT
+    engine = TorchEngine(base, probes[0].dtype, threads=1)
+    engine.start()
+    try:
+        engine.load(stored)
+        smoke.try_out(engine, stored.id, 384, probes)
+    finally:
+        engine.stop()
 
 
 def _pages_can_be_made_of(folder: Path) -> None:
