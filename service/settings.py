@@ -108,7 +108,7 @@ class AnswerSettings(BaseModel):
     """How many earlier exchanges of the conversation stand in the prompt."""
     max_waiting: int = Field(default=32, ge=1, le=10_000)
     """How many questions may wait for the engine before new ones are refused, however quick."""
-    slowest_first_token: float = Field(default=2.0, ge=1, le=1000)
+    slowest_first_token: float = Field(default=4.0, ge=1, le=1000)
     """New questions are refused while their first token would take more than so many times what
     is normal here (which is learned); a high value lets them wait instead, up to max_waiting."""
     max_per_person: int = Field(default=2, ge=1, le=10_000)

@@ -36,7 +36,9 @@ def loaded() -> Loaded:
 
 
 def admission_of(loaded: Loaded, **limits: float) -> Admission:
-    return Admission(AnswerSettings(**limits), cast("Serving", loaded))  # type: ignore[arg-type]
+    """Admission that promises a first token within twice what is normal, unless told otherwise."""
+    given = AnswerSettings(**{"slowest_first_token": 2.0, **limits})  # type: ignore[arg-type]
+    return Admission(given, cast("Serving", loaded))
 
 
 def learned(loaded: Loaded, first_s: float, busy_s: float, **limits: float) -> Admission:
@@ -85,6 +87,17 @@ def test_long_prompts_that_are_read_ahead_count_too(loaded: Loaded) -> None:
         admission.check()
     loaded.now = replace(IDLE, taken=1, active=1, reading=1)
     with admission.preparing(1), pytest.raises(OverloadedError):
+        admission.check()
+
+
+def test_a_few_who_ask_at_the_same_moment_are_all_taken_by_default(loaded: Loaded) -> None:
+    default = AnswerSettings().slowest_first_token
+    admission = learned(loaded, 1.0, 1.0, slowest_first_token=default)
+    for reading in range(4):
+        loaded.now = replace(IDLE, taken=reading, active=reading, reading=reading)
+        admission.check()
+    loaded.now = replace(IDLE, taken=4, active=4, reading=4)
+    with pytest.raises(OverloadedError):
         admission.check()
 
 
