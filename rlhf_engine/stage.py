@@ -92,6 +92,13 @@ class TrainerWatch(TrainerCallback):  # type: ignore[misc]
         del args, control
         self._stage.tell(state.global_step, state.max_steps, self._note)
 
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """One batch of what is watched is read: nothing is learnt, but the run is alive."""
+        del args, control
+        self._stage.tell(state.global_step, state.max_steps, self._note)
+
     def on_log(
         self,
         args: TrainingArguments,

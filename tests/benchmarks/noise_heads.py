@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
-from rlhf_engine import Comparison
+from rlhf_engine import Comparison, Prompt
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.first_heads import Differences, first_heads
 from rlhf_engine.generation import limited_threads
@@ -32,14 +31,14 @@ class HeadsAlone:
     """The base policy's states of all answers, and heads fitted to votes over them."""
 
     def __init__(self, options: argparse.Namespace, votes: Votes) -> None:
-        self.votes, self.plan = votes, replace(plan_of(options, 17).reward_model)
+        self.plan = plan_of(options, 17).reward_model
         self.states = _read(options, (*votes.train, *votes.held_out))
-        learnt = torch.stack(list(self.states.values()))
-        self.scale = learnt.std(dim=0).clamp(min=1e-6) * learnt.shape[1] ** 0.5
+        every = torch.stack(list(self.states.values()))
+        self.scale = every.std(dim=0).clamp(min=1e-6) * every.shape[1] ** 0.5
 
     def accuracy(self, votes: Votes, reward: RewardPlan, seed: int) -> float:
-        """Share of the held-out votes that heads fitted to these votes foretell; a half where the
-        votes foretell nothing."""
+        """Share of the held-out votes that heads fitted to these votes foretell; a half where they
+        are too few to be fitted."""
         pairs = gather_pairs(votes.train, (), reward).pairs
         pairs = tuple(pair for pair in pairs if pair.kind == "votes")
         weights = bootstrap_weights(reward.heads, len(pairs), seed)
@@ -93,8 +92,8 @@ def print_heads(
     return most
 
 
-def _about(prompt: object) -> object:
-    return prompt_key(prompt)  # type: ignore[arg-type]
+def _about(prompt: Prompt) -> object:
+    return prompt_key(prompt)
 
 
 @torch.no_grad()
