@@ -70,7 +70,7 @@ class RewardPlan:
     margin_much: float = 0.5
     min_comparisons: int = 8
     heads: int = 3
-    """Score heads of the ensemble; each starts elsewhere and weighs the comparisons otherwise."""
+    """Score heads of the ensemble; each weighs the comparisons otherwise."""
     separate_adapters: bool = False
     """Whether each head has an adapter of its own, trained one after the other."""
     warm_start: str | None = None
