@@ -6,17 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import structlog
-
 from rlhf_engine.answer_events import Ended, Event, Failed, Token
 from rlhf_engine.answer_row import AnswerRow
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.decoding import Drawn, Reading
 from rlhf_engine.errors import EngineError, GenerationError
 from rlhf_engine.render import prompt_ids
-from rlhf_engine.serving_engine import OnEvent, Request
-
-log = structlog.get_logger(__name__)
+from rlhf_engine.serving_engine import OnEvent, Request, delivered
 
 
 class Job:
@@ -49,10 +45,7 @@ class Job:
         """Deliver one event. A listener that raises has left: the job is cancelled."""
         if self.first_token_s is None and isinstance(event, Token):
             self.first_token_s = time.monotonic() - self._asked_at
-        try:
-            self._on_event(event)
-        except Exception as error:  # noqa: BLE001 - a listener must not end the engine
-            log.warning("answer_listener_failed", error=repr(error), next="the job is cancelled")
+        if not delivered(self._on_event, event):
             self._cancel.set()
 
     def close(self, error: EngineError | None = None) -> None:

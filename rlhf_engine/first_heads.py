@@ -10,6 +10,7 @@ Legend: k heads, b pairs, h hidden width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rlhf_engine.backbone import AnswerGroups, Backbone, read_answers
+from rlhf_engine.backbone import AnswerGroups, Backbone
 from rlhf_engine.pair_rows import LABELS, PairCollator
 from rlhf_engine.reward_math import preference_loss
 from rlhf_engine.reward_model import last_states
@@ -79,7 +80,7 @@ def read_differences(
         labels["questions"].append(torch.full_like(batch["chosen"], at))
         on_row(at + 1, len(rows))
     every = torch.cat(states)
-    scale = every.std(dim=0).clamp(min=1e-6) * every.shape[1] ** 0.5
+    scale = scale_of(every)
     chosen, rejected = (torch.cat(side) for side in zip(*sides, strict=True))
     joined = {name: torch.cat(values) for name, values in labels.items()}
     pairs = Differences(
@@ -92,17 +93,30 @@ def read_differences(
     return pairs.of(~joined["both_bad"]), scale
 
 
-def first_heads(pairs: Differences, scale: Tensor) -> FirstHeads | None:
+def scale_of(states: Tensor) -> Tensor:
+    """What to divide states [a, h] by, [h], so that they have deviation 1 in every direction and,
+    on average, length one."""
+    return states.std(dim=0).clamp(min=1e-6) * math.sqrt(states.shape[1])
+
+
+def first_heads(
+    pairs: Differences, scale: Tensor, on_ridge: Callable[[int, int], None] | None = None
+) -> FirstHeads | None:
     """Fit by penalised Bradley-Terry, the penalty by cross-validation over questions; None where
     no pair says which answer is better, or the questions are too few to leave some out.
 
     Where the strongest penalty forecasts best, votes say little, but its heads still point where
-    most of them do; that is worth more than chance (tests/benchmarks/noise.py).
+    most of them do; that is worth more than chance (tests/benchmarks/noise.py). `on_ridge` hears
+    how many penalties of how many were tried.
     """
     folds = torch.unique(pairs.questions, return_inverse=True)[1] % FOLDS
     if len(torch.unique(folds)) < FOLDS or not (pairs.target > 0.5).any():
         return None
-    unseen = {ridge: _unseen_loss(pairs, folds, ridge) for ridge in RIDGES}
+    unseen: dict[float, tuple[float, float]] = {}
+    for at, each in enumerate(RIDGES, start=1):
+        unseen[each] = _unseen_loss(pairs, folds, each)
+        if on_ridge is not None:
+            on_ridge(at, len(RIDGES))
     ridge = min(RIDGES, key=lambda each: unseen[each][0])
     return FirstHeads(_fitted(pairs, ridge) / scale, ridge, unseen[ridge][1])
 
@@ -111,8 +125,7 @@ def _states(backbone: Backbone, batch: dict[str, Tensor]) -> Tensor:
     """States [answers of the row, h] in which scores are read."""
     names = ("prompts", "prompt_mask", "answers", "answer_mask")
     groups = AnswerGroups(*(batch[name].to(backbone.device) for name in names))
-    hidden = read_answers(backbone.model, groups, head=False).last_hidden_state
-    return last_states(hidden, groups.lengths).float().cpu()
+    return last_states(backbone.states(groups), groups.lengths).float().cpu()
 
 
 def _unseen_loss(pairs: Differences, folds: Tensor, ridge: float) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from rlhf_engine.errors import SnapshotError
 from rlhf_engine.plan import SftPlan
 from rlhf_engine.records import Demonstration
-from rlhf_engine.snapshot import Snapshot, is_held_out, normalised
+from rlhf_engine.snapshot import Snapshot, is_watched, normalised
 
 MIN_WATCHED = 8
 """Fewer held-out questions say too little to stop a training by."""
@@ -100,7 +100,7 @@ def _watched(
         found = [
             item
             for item in snapshot.training_demonstrations()
-            if is_held_out(f"watched: {item.prompt.question}", plan.watched_percent)
+            if is_watched(item.prompt.question, plan.watched_percent)
             and normalised(item.prompt.question) not in known_questions
         ]
     chosen = sorted(found, key=_hash)[: plan.watched_questions]

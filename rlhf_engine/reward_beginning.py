@@ -67,7 +67,9 @@ def begin(stage: Stage, backbone: Backbone, rows: Sequence[dict[str, Any]]) -> B
         pairs, scale = read_differences(
             backbone, rows, lambda done, of: stage.tell(done, of, "reading the voted answers")
         )
-    found = first_heads(pairs, scale)
+    found = first_heads(
+        pairs, scale, lambda done, of: stage.tell(done, of, "fitting the first heads")
+    )
     figures: dict[str, Any] = {"warm_started": False}
     if last.refused:
         figures["warm_start_refused"] = last.refused

@@ -32,7 +32,7 @@ from rlhf_engine.reward_beginning import Beginning, begin
 from rlhf_engine.reward_math import bootstrap_weights, comparison_loss
 from rlhf_engine.reward_model import adapter_folder, adapter_name, read_heads
 from rlhf_engine.sft import train_quietly, trainer_settings
-from rlhf_engine.snapshot import is_held_out
+from rlhf_engine.snapshot import is_watched
 from rlhf_engine.stage import Stage
 
 MIN_WATCHED = 24
@@ -47,6 +47,20 @@ class Lessons:
 
     learnt: list[dict[str, Any]]
     watched: list[dict[str, Any]]
+
+    def of_head(self, number: int) -> Lessons:
+        """The same with the weights of one head alone."""
+        return Lessons(_of_head(self.learnt, number), _of_head(self.watched, number))
+
+
+def _of_head(rows: Sequence[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    return [
+        {
+            **row,
+            "pairs": [{**pair, "weights": [pair["weights"][number]]} for pair in row["pairs"]],
+        }
+        for row in rows
+    ]
 
 
 class Scorer(nn.Module):
@@ -128,13 +142,16 @@ def train_heads(stage: Stage, backbone: Backbone, pairs: Sequence[Pair]) -> dict
     learnt, watched = split_watched(pairs, plan)
     drawn = bootstrap_weights(plan.heads, len(learnt), stage.plan.seed)
     rows, cut = tokenised(tokenizer, learnt, stage.plan, drawn)
-    beginning = begin(stage, backbone, rows)
+    alike = torch.ones(plan.heads, len(watched))
+    rows_watched, cut_watched = tokenised(tokenizer, watched, stage.plan, alike)
+    beginning, shared = begin(stage, backbone, rows), Lessons(rows, rows_watched)
+    members = (
+        [shared.of_head(number) for number in range(plan.heads)]
+        if plan.separate_adapters
+        else [shared]
+    )
     figures: dict[str, Any] = {}
-    for number, weights in enumerate(drawn.unsqueeze(1) if plan.separate_adapters else [drawn]):
-        rows, cut = tokenised(tokenizer, learnt, stage.plan, weights)
-        alike = torch.ones(len(weights), len(watched))
-        rows_watched, cut_watched = tokenised(tokenizer, watched, stage.plan, alike)
-        lessons = Lessons(rows, rows_watched)
+    for number, lessons in enumerate(members):
         for name, value in _train_member(stage, backbone, lessons, number, beginning).items():
             figures.setdefault(name, []).append(value)
     return {
@@ -150,11 +167,7 @@ def train_heads(stage: Stage, backbone: Backbone, pairs: Sequence[Pair]) -> dict
 def split_watched(pairs: Sequence[Pair], plan: RewardPlan) -> tuple[Sequence[Pair], Sequence[Pair]]:
     """Pairs to learn from and pairs that are watched: those of `watched_percent` of the
     questions, chosen by hash; none where they would be too few to choose by."""
-    watched = [
-        pair
-        for pair in pairs
-        if is_held_out(f"watched: {pair.prompt.question}", plan.watched_percent)
-    ]
+    watched = [pair for pair in pairs if is_watched(pair.prompt.question, plan.watched_percent)]
     if sum(pair.kind == "votes" and pair.target > 0.5 for pair in watched) < MIN_WATCHED:
         return pairs, []
     kept = set(map(id, watched))

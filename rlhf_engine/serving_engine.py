@@ -12,12 +12,16 @@ from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequen
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+
 from rlhf_engine.answer_events import Ended, EngineStats, Event, Failed
 from rlhf_engine.errors import GenerationError, PolicyVersionError, QueueFullError
 from rlhf_engine.policy_version import PolicyVersionFolder
 from rlhf_engine.records import Prompt, SamplingSettings
 
 OnEvent = Callable[[Event], None]
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,16 @@ def check_queue(waiting: int, max_waiting: int) -> None:
     """Raise QueueFullError where no more may wait."""
     if waiting >= max_waiting:
         raise QueueFullError(f"{max_waiting} questions wait already; try again in a moment")
+
+
+def delivered(on_event: OnEvent, event: Event) -> bool:
+    """Tell a listener; False where it raised: it has left, and its job is to be cancelled."""
+    try:
+        on_event(event)
+    except Exception as error:  # noqa: BLE001 - a listener must not end the engine
+        log.warning("answer_listener_failed", error=repr(error), next="the job is cancelled")
+        return False
+    return True
 
 
 def deliver_into(events: asyncio.Queue[Event], loop: asyncio.AbstractEventLoop) -> OnEvent:

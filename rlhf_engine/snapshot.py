@@ -113,6 +113,12 @@ def is_held_out(question: str, percent: int) -> bool:
     return int.from_bytes(digest[:4], "big") % 100 < percent
 
 
+def is_watched(question: str, percent: int) -> bool:
+    """Whether a training question is kept back to be watched: by its hash, as whether it is held
+    out is, and independently of it."""
+    return is_held_out(f"watched: {question}", percent)
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

@@ -36,13 +36,15 @@ SOON_S, RETIRES_S = 0.005, 60.0
 
 class EngineSide:
     """Does what the server asks. Jobs begin and end in the receiving thread; whatever takes long
-    is done by another, one thing after the other."""
+    is done by another, one thing after the other, and tokens are counted by a third."""
 
     def __init__(self, server: wire.Wire) -> None:
         self._server, self._sending = server, threading.Lock()
         self._engine: Any = None
         self._jobs: dict[int, Any] = {}
         self._work = ThreadPoolExecutor(1, "heed-engine-work")
+        # Whoever asks waits for it, and so not behind a version that is being loaded.
+        self._counting = ThreadPoolExecutor(1, "heed-engine-counting")
 
     def serve(self) -> NoReturn:
         """Do what is asked until the server is gone."""
@@ -61,8 +63,10 @@ class EngineSide:
                     self._jobs[number].cancel()
             case wire.Retire(version=version):
                 self._work.submit(self._retire, version)
-            case wire.Open() | wire.Load() | wire.Count() | wire.Stop():
+            case wire.Open() | wire.Load() | wire.Stop():
                 self._work.submit(self._answer, message)
+            case wire.Count():
+                self._counting.submit(self._answer, message)
 
     def _answer(self, call: wire.Call) -> None:
         try:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import structlog
-
 from rlhf_engine.answer_events import Ended, Event, Failed, Token
 from rlhf_engine.errors import EngineError
-from rlhf_engine.serving_engine import OnEvent, Request
+from rlhf_engine.serving_engine import OnEvent, Request, delivered
 from service import engine_wire as wire
-
-log = structlog.get_logger(__name__)
 
 
 class ProcessJob:
@@ -89,8 +85,5 @@ class ProcessJob:
 
     def _tell(self, event: Event) -> None:
         """Deliver one event. A listener that raises has left: the job is cancelled."""
-        try:
-            self._on_event(event)
-        except Exception as error:  # noqa: BLE001 - a listener must not end the engine
-            log.warning("answer_listener_failed", error=repr(error), next="the job is cancelled")
+        if not delivered(self._on_event, event):
             self.cancel()

@@ -9,18 +9,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-import structlog
-
 from rlhf_engine.answer_events import Ended, Event, Failed, Token
 from rlhf_engine.answer_row import AnswerRow
 from rlhf_engine.errors import Cancelled, EngineError, GenerationError, QueueFullError
 from rlhf_engine.render import prompt_ids
-from rlhf_engine.serving_engine import OnEvent, Request
+from rlhf_engine.serving_engine import OnEvent, Request, delivered
 from service.vllm_server import ServerUnusableError, VllmServer
 from service.vllm_servers import VllmServers
 from service.vllm_wire import ToldToken, WrongVersionError, completion_request
-
-log = structlog.get_logger(__name__)
 
 
 class VllmJob:
@@ -123,10 +119,7 @@ class VllmJob:
         self.tokens += isinstance(event, Token)
         if self.first_token_s is None and isinstance(event, Token):
             self.first_token_s = time.monotonic() - self._asked_at
-        try:
-            self._on_event(event)
-        except Exception as error:  # noqa: BLE001 - a listener must not end the engine
-            log.warning("answer_listener_failed", error=repr(error), next="the job is cancelled")
+        if not delivered(self._on_event, event):
             self.cancel()
 
     def _room(self, context: int) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import Engine
 
 from service.database import migrate, open_database
@@ -97,6 +98,14 @@ class PostgresCluster:
         command = [*self._user, f"{self.binaries}/{program}", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
         assert done.returncode == 0, f"{program}: {done.stderr}"
+
+
+@pytest.fixture(autouse=True)
+def log_configuration() -> Iterator[None]:
+    """What a program under test does to the log of its process ends with its test."""
+    found = structlog.get_config()
+    yield
+    structlog.configure(**found)
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ def _version(parts: Parts, model: str) -> str:
 def _require_short(parts: Parts, question: str, instructions: str) -> None:
     """Refuse what could only be answered in part: history may be left out, these may not."""
     prompt = rlhf_engine.Prompt("", question, instructions=instructions)
-    length = _prompt_tokens(parts, prompt, None)
+    length = parts.serving.count_prompt_tokens(prompt, None)
     limit = parts.settings.answers.max_prompt_tokens
     if length > limit:
         raise ParameterError(
@@ -95,14 +95,10 @@ def _require_short(parts: Parts, question: str, instructions: str) -> None:
         )
 
 
-def _prompt_tokens(parts: Parts, prompt: rlhf_engine.Prompt, limit: int | None) -> int:
-    return parts.serving.count_prompt_tokens(prompt, limit)
-
-
 async def _usage(parts: Parts, asked: AskedTurn, completion_tokens: int) -> answers.Usage:
     prompt = from_json(rlhf_engine.Prompt, asked.turn.prompt)
     limit = parts.settings.answers.max_prompt_tokens
-    read = await asyncio.to_thread(_prompt_tokens, parts, prompt, limit)
+    read = await asyncio.to_thread(parts.serving.count_prompt_tokens, prompt, limit)
     return answers.Usage(read, completion_tokens, read + completion_tokens)
 
 

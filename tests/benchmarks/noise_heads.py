@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlhf_engine import Comparison, Prompt
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.first_heads import Differences, first_heads
+from rlhf_engine.first_heads import Differences, first_heads, scale_of
 from rlhf_engine.generation import limited_threads
 from rlhf_engine.plan import RewardPlan
 from rlhf_engine.preferences import gather_pairs
@@ -33,8 +33,7 @@ class HeadsAlone:
     def __init__(self, options: argparse.Namespace, votes: Votes) -> None:
         self.plan = plan_of(options, 17).reward_model
         self.states = _read(options, (*votes.train, *votes.held_out))
-        every = torch.stack(list(self.states.values()))
-        self.scale = every.std(dim=0).clamp(min=1e-6) * every.shape[1] ** 0.5
+        self.scale = scale_of(torch.stack(list(self.states.values())))
 
     def accuracy(self, votes: Votes, reward: RewardPlan, seed: int) -> float:
         """Share of the held-out votes that heads fitted to these votes foretell; a half where they

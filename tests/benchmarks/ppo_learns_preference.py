@@ -26,6 +26,7 @@ from rlhf_engine import (
     train,
 )
 from rlhf_engine.plan import EvaluationPlan, LoraPlan, PpoPlan, RewardPlan, RunPlan, SftPlan
+from rlhf_engine.snapshot import MANIFEST
 from tests.benchmarks.ppo_learns_company import cast_votes, company_questions, preferred
 from tests.benchmarks.ppo_learns_control import Match
 
@@ -159,7 +160,7 @@ class Preference:
         self.before = _opened(self.folder / "before", self.plan)
         if not _frozen(self.before):
             self._vote()
-        copied(gold.stage_path("sft"), self.before.stage_path("sft"))
+        _copied(gold.stage_path("sft"), self.before.stage_path("sft"))
         train(self.before.path, until="reward_model")
         report = self.before.report("reward_model")
         assert report is not None
@@ -225,7 +226,7 @@ class Preference:
         )
         run = _opened(self.folder / f"{algorithm}-{seed}", replace(self.plan, seed=seed, ppo=ppo))
         for stage in STAGES[:3]:
-            copied(self.before.stage_path(stage), run.stage_path(stage))
+            _copied(self.before.stage_path(stage), run.stage_path(stage))
         train(run.path)
         return run
 
@@ -262,10 +263,10 @@ def _opened(folder: Path, plan: RunPlan) -> RunFolder:
 
 
 def _frozen(run: RunFolder) -> bool:
-    return (run.stage_path("snapshot") / "manifest.json").exists()
+    return (run.stage_path("snapshot") / MANIFEST).exists()
 
 
-def copied(source: Path, target: Path) -> None:
+def _copied(source: Path, target: Path) -> None:
     """A finished stage of one run as that of another; one that is there stays."""
     if not (target / "done.json").exists():
         shutil.copytree(source, target, dirs_exist_ok=True)

@@ -68,7 +68,7 @@ def test_conversations_are_renamed_pinned_searched_and_deleted(served: Served) -
     renamed = ada.patch(path, json={"title": "Holidays", "pinned": True}).json()
     assert (renamed["title"], renamed["pinned"]) == ("Holidays", True)
     assert [row["title"] for row in conversations(ada)] == ["Holidays", "Where is the lift?"]
-    [hit] = conversations(ada, search="annual leave")
+    [hit] = conversations(ada, search="of annual leave are")
     assert (hit["title"], hit["found_turn_id"]) == ("Holidays", gone.turn["turn_id"])
     assert conversations(bob, search="annual leave") == []
 
@@ -85,7 +85,8 @@ def test_conversations_are_renamed_pinned_searched_and_deleted(served: Served) -
     ):
         assert refused.status_code == 404
     assert [row["id"] for row in conversations(ada)] == [kept.turn["conversation_id"]]
-    assert conversations(ada, search="leave") == []
+    # The whole question: a random policy may well say "leave" by itself.
+    assert conversations(ada, search=QUESTION) == []
 
 
 def test_of_a_temporary_chat_nothing_is_stored(served: Served) -> None:

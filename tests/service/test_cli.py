@@ -6,11 +6,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import structlog
 from sqlmodel import select
 
 from service import audit
@@ -38,7 +37,7 @@ def heed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Iterator[Heed]:
+) -> Heed:
     """Runs a command in a folder of its own; exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
@@ -53,8 +52,7 @@ def heed(
         out, err = capsys.readouterr()
         return code, out, err
 
-    yield run
-    structlog.reset_defaults()
+    return run
 
 
 def test_help_names_every_command_and_the_exit_codes(heed: Heed) -> None:

@@ -19,7 +19,6 @@ def put_back() -> Iterator[None]:
     yield
     root.handlers = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def test_json_lines_hold_the_fields_but_no_private_ones(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import structlog
 
 from service.cli import main
 from service.database import migrate, open_database, session
@@ -62,7 +61,7 @@ def heed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-) -> Iterator[Heed]:
+) -> Heed:
     """Runs a command in a folder of its own; exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
@@ -73,8 +72,7 @@ def heed(
         out, err = capfd.readouterr()
         return code, out, err
 
-    yield run
-    structlog.reset_defaults()
+    return run
 
 
 @pytest.mark.parametrize("kind", ["source", "signal"])
