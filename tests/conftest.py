@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 import structlog
+from argon2 import PasswordHasher
+from argon2.profiles import CHEAPEST
 from sqlalchemy import Engine
 
+from service import passwords
 from service.database import migrate, open_database
 
 # Read once, when torch loads: threads that wait should soon leave the cores to other processes.
@@ -106,6 +109,14 @@ def log_configuration() -> Iterator[None]:
     found = structlog.get_config()
     yield
     structlog.configure(**found)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Passwords hashed in a moment: what makes them hard to guess would take minutes here."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(passwords, "_hasher", PasswordHasher.from_parameters(CHEAPEST))
+        yield
 
 
 @pytest.fixture(scope="session")

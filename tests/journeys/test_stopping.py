@@ -30,6 +30,8 @@ SLOW_START = (
     "from service.cli import app; app()"
 )
 """`heed` with an engine that takes 5 ms longer for each token."""
+ONE_DATABASE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+"""Each start takes seconds; what is stored at a stop is looked at on both."""
 
 Visit = Callable[[str], Visitor]
 Start = Callable[..., tuple["subprocess.Popen[bytes]", str]]
@@ -108,6 +110,7 @@ def finish_reasons(engine: Engine) -> list[str]:
         return [row.finish_reason for row in opened.exec(select(Candidate))]
 
 
+@ONE_DATABASE
 def test_answers_that_have_begun_may_end_while_new_questions_are_refused(
     start: Start, visitor_at: Visit, engine: Engine
 ) -> None:
@@ -148,6 +151,7 @@ def test_past_the_limit_clients_hear_of_the_restart_and_what_was_written_is_kept
     assert finish_reasons(engine) == ["cancelled", "cancelled"]
 
 
+@ONE_DATABASE
 def test_a_reader_who_does_not_read_does_not_hold_up_the_end(
     start: Start, visitor_at: Visit, engine: Engine
 ) -> None:
@@ -161,6 +165,7 @@ def test_a_reader_who_does_not_read_does_not_hold_up_the_end(
     assert len(finish_reasons(engine)) <= 2
 
 
+@ONE_DATABASE
 def test_a_second_signal_ends_it_at_once(start: Start, visitor_at: Visit) -> None:
     process, url = start(drain_s=60)
     with visitor_at(url).stream("POST", "/api/ask", json={"question": QUESTION}) as one:
