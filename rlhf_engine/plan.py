@@ -110,6 +110,8 @@ class PpoPlan:
     minibatch_size: int = 16
     """Answers behind one optimizer step; answers to one prompt stay together."""
     learning_rate: float = 2e-4
+    learning_rate_schedule: Literal["linear", "constant"] = "linear"
+    """linear ends near 0 in the last batch, as TRL's did; the critic's rate stays."""
     critic_learning_rate: float = 1e-3
     critic_epochs: int = 4
     critic_warmup_batches: int = 0

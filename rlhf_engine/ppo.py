@@ -125,6 +125,7 @@ class Ppo:
         self._check_mismatch(drawn)
         started = time.monotonic()
         updates: dict[str, float] = {}
+        self._set_learning_rate(number)
         if drawn["objective/kl"] > self.ppo.max_kl:
             self._go_back(drawn["objective/kl"])
         else:
@@ -136,6 +137,7 @@ class Ppo:
         return {
             **drawn,
             **updates,
+            "policy/learning_rate": self.optimizer.param_groups[0]["lr"],
             "skipped_steps": float(self.skipped),
             "time/rollout": rollout.drawing_s,
             "time/score": rollout.scoring_s,
@@ -164,6 +166,14 @@ class Ppo:
             if seen[-1]["policy/approx_kl"] > self.ppo.early_stop_kl:
                 break
         return figures | ppo_metrics.means(seen) | {"policy/steps": float(len(seen))}
+
+    def _set_learning_rate(self, number: int) -> None:
+        """Linear from the plan's rate in the first batch towards 0 after the last: the noise of
+        the last few steps would otherwise stay in the policy."""
+        decayed = self.ppo.learning_rate_schedule == "linear"
+        left = 1 - number / self.ppo.rollout_batches if decayed else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.ppo.learning_rate * left
 
     def _order(self, number: int, what: str, epoch: int, count: int) -> list[int]:
         order = list(range(count))

@@ -92,6 +92,25 @@ def test_a_policy_far_from_the_answers_ends_the_epochs_early(base: Path, tmp_pat
     assert steps[-1]["policy/approx_kl"] > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("schedule", "rates"), [("linear", [0.4, 0.3, 0.2, 0.1]), ("constant", [0.4] * 4)]
+)
+def test_the_policys_learning_rate_falls_in_a_line_and_the_critics_stays(
+    base: Path, tmp_path: Path, schedule: str, rates: list[float]
+) -> None:
+    changes = {"rollout_batches": 4, "learning_rate": 0.4e-3, "learning_rate_schedule": schedule}
+    ppo = bare_ppo(tmp_path / "run", base, **changes)
+    stepped: list[float] = []
+    ppo.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: stepped.append(optimizer.param_groups[0]["lr"])
+    )
+    ppo.run()
+    told = [row["policy/learning_rate"] for row in batches(ppo)]
+    assert told == pytest.approx([1e-3 * rate for rate in rates])
+    assert stepped == [rate for rate in told for _ in range(len(stepped) // len(told))]
+    assert ppo.critic_optimizer.param_groups[0]["lr"] == ppo.ppo.critic_learning_rate
+
+
 def test_while_the_critic_warms_up_the_policy_stays(base: Path, tmp_path: Path) -> None:
     ppo = bare_ppo(tmp_path / "run", base, rollout_batches=3, critic_warmup_batches=2)
     start, seen = policy_bytes(ppo), []
