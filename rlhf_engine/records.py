@@ -7,6 +7,7 @@ without loading a model.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from dataclasses import dataclass, field
@@ -197,11 +198,17 @@ def _convert(kind: Any, data: Any) -> Any:
     return data
 
 
-def _convert_dataclass(kind: type[Any], data: Any) -> Any:
+def _convert_dataclass(kind: Any, data: Any) -> Any:
     if not isinstance(data, dict):
         raise TypeError(f"{kind.__name__}: expected an object, found {type(data).__name__}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints_of(kind)
     unknown = sorted(set(data) - set(hints))
     if unknown:
         raise TypeError(f"{kind.__name__}: unknown field {unknown[0]!r}")
     return kind(**{name: _convert(hints[name], value) for name, value in data.items()})
+
+
+@functools.cache
+def _hints_of(kind: type[Any]) -> dict[str, Any]:
+    """Each field's type; worked out once, since a question's prompt is read while people wait."""
+    return typing.get_type_hints(kind)

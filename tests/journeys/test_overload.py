@@ -161,7 +161,7 @@ def test_the_estimate_follows_queue_and_speed(small: Callable[..., Any]) -> None
 
 
 def test_a_question_that_waits_too_long_is_dropped(small: Callable[..., Any]) -> None:
-    with small(longest_wait_s=0.3, max_new_tokens=300) as served:
+    with small(longest_wait_s=1, max_new_tokens=600) as served:
         first, second = served.visitor(), served.visitor()
         with asking([first]) as (running,):
             stream = second.ask(QUESTION)
