@@ -123,6 +123,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=Extent().every, help="batches between looks")
     parser.add_argument("--answers", type=int, default=Extent().answers, help="looked at a prompt")
     parser.add_argument("--votes", type=int, default=Extent().votes, help="the proxy learns from")
+    parser.add_argument("--schedule", choices=("linear", "constant"), default="constant")
     parser.add_argument("--defended", action="store_true", help="only the arm with all defences")
     parser.add_argument("--picture", type=Path, default=Path("overoptimisation.png"))
     return parser.parse_args(argv)
@@ -132,7 +133,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run it, print the table, draw it, and say whether the goal is met."""
     arguments = _arguments(argv)
     with tempfile.TemporaryDirectory() as folder, limited_threads(1):
-        extent = Extent(arguments.batches, arguments.every, arguments.answers, arguments.votes)
+        extent = Extent(
+            arguments.batches,
+            arguments.every,
+            arguments.answers,
+            arguments.votes,
+            arguments.schedule,
+        )
         arms = ARMS if not arguments.defended else [arm for arm in ARMS if arm.name == DEFENDED]
         curves = measure(Path(folder), arguments.seeds, extent, arms)
     print_curves(curves)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -141,18 +141,19 @@ class WatchedPpo(Ppo):
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Rollout batches, batches between two measurements, measured answers a prompt, and votes
-    that the proxy learns from."""
+    """Rollout batches, batches between two measurements, measured answers a prompt, votes that the
+    proxy learns from, and the schedule of the learning rate: a constant one never comes to rest."""
 
     batches: int = PPO.rollout_batches
     every: int = 3
     answers: int = 64
     votes: int = COMPARISONS
+    schedule: Literal["linear", "constant"] = "constant"
 
 
 def tune(folder: Path, arm: Arm, seed: int, extent: Extent) -> Curve:
     """One arm from one seed. Policy, gold and votes depend on the seed alone."""
-    ppo = replace(arm.plan, rollout_batches=extent.batches)
+    ppo = replace(arm.plan, rollout_batches=extent.batches, learning_rate_schedule=extent.schedule)
     plan = tiny_ppo_plan(tiny_base(folder / "base", seed), ppo, seed)
     stage, backbone = begin_ppo(folder / "run", plan, HEAD_SCALE)
     gold = Gold.drawn(backbone, seed)
