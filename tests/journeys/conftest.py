@@ -16,6 +16,8 @@ from service.tables import DataSource, Document, Passage
 from tests.journeys.server import Served, serving
 from tests.tiny import tiny_base
 
+ONE_DATABASE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+"""For tests of what lies before the database, each of which takes seconds."""
 LEAVE = "Everybody has 28 days of annual leave a year. Unused days end on 31 March."
 
 

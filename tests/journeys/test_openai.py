@@ -35,10 +35,12 @@ from service.tables import (
     Thumb,
     Turn,
 )
-from tests.journeys.conftest import LEAVE
+from tests.journeys.conftest import LEAVE, ONE_DATABASE
 from tests.journeys.server import Served, eventually, serving
 from tests.tiny import tireless_base
 from tests.versions import register, store_version
+
+pytestmark = ONE_DATABASE
 
 QUESTION = "How many days of annual leave do I have?"
 ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": QUESTION}]

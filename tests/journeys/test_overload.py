@@ -15,8 +15,11 @@ from sqlalchemy import Engine, event
 
 import rlhf_engine
 from service.settings import Settings
+from tests.journeys.conftest import ONE_DATABASE
 from tests.journeys.server import Visitor, eventually, serving
 from tests.tiny import tireless_base
+
+pytestmark = ONE_DATABASE
 
 QUESTION = "How many days of annual leave do I have?"
 LONG = {"max_new_tokens": 800, "temperature": 0.3, "reconnect_s": 0}

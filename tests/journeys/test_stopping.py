@@ -19,6 +19,7 @@ from sqlmodel import select
 
 from service.database import session
 from service.tables import Candidate
+from tests.journeys.conftest import ONE_DATABASE
 from tests.journeys.server import Visitor, eventually
 from tests.journeys.test_streams import Told, told
 from tests.tiny import tireless_base
@@ -30,8 +31,6 @@ SLOW_START = (
     "from service.cli import app; app()"
 )
 """`heed` with an engine that takes 5 ms longer for each token."""
-ONE_DATABASE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
-"""Each start takes seconds; what is stored at a stop is looked at on both."""
 
 Visit = Callable[[str], Visitor]
 Start = Callable[..., tuple["subprocess.Popen[bytes]", str]]

@@ -19,6 +19,7 @@ from service import answering
 from service.database import session
 from service.settings import Settings
 from service.tables import Candidate
+from tests.journeys.conftest import ONE_DATABASE
 from tests.journeys.server import Served, Visitor, eventually, serving
 from tests.tiny import tireless_base
 
@@ -95,6 +96,7 @@ def test_whoever_lost_the_connection_gets_exactly_the_rest(talkative: Served) ->
     assert all(row.finish_reason == "stop" or len(row.token_ids) == 400 for row in rows)
 
 
+@ONE_DATABASE
 def test_the_number_may_stand_in_the_address_too(talkative: Served) -> None:
     visitor = talkative.visitor()
     first = ask_and_lose(visitor, 3)
@@ -107,6 +109,7 @@ def test_the_number_may_stand_in_the_address_too(talkative: Served) -> None:
     assert visitor.get(path, headers={"Last-Event-ID": "x"}).status_code == 422
 
 
+@ONE_DATABASE
 def test_several_read_one_turn_at_the_same_time(talkative: Served) -> None:
     visitor = talkative.visitor()
     with visitor.stream("POST", "/api/ask", json={"question": QUESTION, "compare": False}) as one:
@@ -221,6 +224,7 @@ def not_reading(served: Served, visitor: Visitor, body: str) -> Iterator[socket.
         yield slow
 
 
+@ONE_DATABASE
 def test_a_reader_who_does_not_read_holds_up_nobody_and_loses_nothing(
     make_settings: Callable[..., Settings], engine: Engine, tireless: Path, handbook: None
 ) -> None:
