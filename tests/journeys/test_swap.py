@@ -24,6 +24,7 @@ from service.database import session
 from service.settings import Settings
 from service.swap import promote_directly
 from service.tables import Candidate, PolicyVersion, Promotion, Turn
+from tests.journeys.conftest import ONE_DATABASE
 from tests.journeys.server import Served, Stream, Visitor, eventually, serving
 from tests.tiny import tiny_base, tiny_tokenizer
 from tests.versions import register, store_version
@@ -95,6 +96,7 @@ def tireless(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("handbook")
+@ONE_DATABASE
 def test_a_swap_drops_no_stream_and_mixes_no_versions(
     make_settings: Callable[..., Settings], engine: Engine, tmp_path: Path, tireless: Path
 ) -> None:
