@@ -21,7 +21,7 @@ from service.replay import PREFIX
 from tests.benchmarks.serving_goals import prompt, quantile
 
 PEOPLE = 16
-"""As many as ask at once. Each looks at the models before anything is measured: a newcomer's
+"""As many as ask at once. Each looks at Heed's models before anything is measured: a newcomer's
 account is a cost of its own, not the answer's."""
 ANSWER_S = 300.0
 """An answer that takes longer has failed, and with it the side."""
@@ -121,7 +121,7 @@ async def openai_ask(
                     raise ConnectionError(f"status {response.status_code}: {told[:300]}")
                 return await _sample(response, asked)
 
-        for number in range(PEOPLE):
+        for number in range(0 if whole_prompt else PEOPLE):
             await client.get("/v1/models", headers=_named(number))
         yield ask
 
