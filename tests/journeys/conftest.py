@@ -17,8 +17,8 @@ from tests.journeys.server import Served, serving
 from tests.tiny import tiny_base
 
 ONE_DATABASE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
-"""For tests of streams, stops and the API's form, each of which takes seconds: how the same rows are
-written on either kind of database is tested elsewhere."""
+"""For tests of streams, stops and the API's form, each of which takes seconds: how the same rows
+are written on either kind of database is tested elsewhere."""
 LEAVE = "Everybody has 28 days of annual leave a year. Unused days end on 31 March."
 
 
