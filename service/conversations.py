@@ -22,9 +22,9 @@ from sqlmodel import Session, col, select
 import rlhf_engine
 from service import vote_pairs
 from service.errors import InvalidInputError, NotFoundError
+from service.given_votes import chosen_answer
 from service.tables import (
     Candidate,
-    Comparison,
     Conversation,
     GoldAnswer,
     Person,
@@ -182,21 +182,17 @@ def history(opened: Session, last: str | None, limit: int) -> tuple[rlhf_engine.
 
 
 def _shown_answer(opened: Session, turn: Turn) -> str | None:
-    """The answer the conversation goes on from: the verified one, the one that was chosen, else
-    the first."""
+    """The answer the conversation goes on from: the verified one, the one that its owner chose,
+    else the first."""
     verified = shown_in(opened, [turn.id]).get(turn.id)
     if verified is not None:
         return verified.answer
     answers = opened.exec(
         select(Candidate).where(Candidate.turn_id == turn.id).order_by(col(Candidate.side))
     ).all()
-    vote = opened.exec(
-        select(Comparison)
-        .where(Comparison.turn_id == turn.id)
-        .order_by(col(Comparison.created_at).desc())
-    ).first()
-    chosen = vote.choice if vote else "A"
-    ordered = sorted(answers, key=lambda answer: answer.side not in ("", chosen))
+    owner = opened.get_one(Conversation, turn.conversation_id).person_id
+    chosen = chosen_answer(opened, owner, turn.id)
+    ordered = sorted(answers, key=lambda answer: answer.id != chosen)
     return ordered[0].text if ordered else None
 
 

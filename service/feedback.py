@@ -20,6 +20,7 @@ from service.ballots import Ballot, optional_text
 from service.conversations import deleted_turns
 from service.database import changed_rows, insert_unless_there
 from service.errors import ConflictError, InvalidInputError, NotFoundError
+from service.given_votes import in_force
 from service.tables import (
     Candidate,
     Comparison,
@@ -222,9 +223,7 @@ def _own_candidate(session: Session, person: Person, candidate_id: str) -> tuple
 
 def _last_thumb(session: Session, person: Person, candidate_id: str) -> Thumb | None:
     given = select(Thumb).where(Thumb.candidate_id == candidate_id, Thumb.person_id == person.id)
-    rows = session.exec(given).all()
-    replaced = {row.replaces_id for row in rows}
-    return next((row for row in rows if row.id not in replaced), None)
+    return in_force(session.exec(given).all())
 
 
 def _insert_thumb(session: Session, row: Thumb) -> Thumb:

@@ -27,6 +27,7 @@ from service.ballots import (
 from service.conversations import deleted_turns, own_turn
 from service.database import insert_unless_there
 from service.errors import ConflictError, InvalidInputError, NotFoundError
+from service.given_votes import in_force, votes_of
 from service.tables import (
     Candidate,
     Comparison,
@@ -85,10 +86,10 @@ def keep_vote(
     undo_s: float = UNDO_S,
 ) -> Comparison:
     """Keep a vote on two answers that this person was shown; errors as for `vote_on_turn`."""
-    earlier = _votes_of(session, person.id, shown.turn.id)
+    earlier = votes_of(session, person.id, shown.turn.id)
     if replaces is not None and replaces not in {row.id for row in earlier}:
         raise NotFoundError(f"you gave no vote {replaces!r} here that could be replaced")
-    last = _in_force(earlier)
+    last = in_force(earlier)
     if replaces is None and last is not None and last.choice == WITHDRAWN:
         replaces = last.id
     # Whoever has settled a vote here before has been told the versions.
@@ -136,7 +137,7 @@ def reveal(session: Session, person: Person, vote_id: str, undo_s: float = UNDO_
     """Which versions wrote the two answers of a vote; None while it is not settled, or where it
     was withdrawn before it was. NotFoundError for somebody else's."""
     vote = own_vote(session, person, vote_id)
-    if not may_know(_votes_of(session, person.id, vote.turn_id), undo_s):
+    if not may_know(votes_of(session, person.id, vote.turn_id), undo_s):
         return None
     first, second = (_told(session, side) for side in (vote.candidate_a_id, vote.candidate_b_id))
     chosen = vote.choice if vote.choice in ("A", "B") else None
@@ -145,7 +146,7 @@ def reveal(session: Session, person: Person, vote_id: str, undo_s: float = UNDO_
 
 def knows_versions(session: Session, person_id: str, turn_id: str, undo_s: float = UNDO_S) -> bool:
     """Whether this person may be told which versions answered a turn with two answers."""
-    return may_know(_votes_of(session, person_id, turn_id), undo_s)
+    return may_know(votes_of(session, person_id, turn_id), undo_s)
 
 
 def may_know(votes: Sequence[Comparison], undo_s: float = UNDO_S) -> bool:
@@ -162,14 +163,6 @@ def may_know(votes: Sequence[Comparison], undo_s: float = UNDO_S) -> bool:
 def is_past(moment: datetime, undo_s: float = UNDO_S) -> bool:
     """Whether a vote of that moment can no longer be undone."""
     return now() - moment >= timedelta(seconds=undo_s)
-
-
-def chosen_answer(session: Session, person_id: str, turn_id: str) -> str | None:
-    """The candidate that this person chose of a turn's two, None where they chose neither."""
-    vote = _in_force(_votes_of(session, person_id, turn_id))
-    if vote is None:
-        return None
-    return {"A": vote.candidate_a_id, "B": vote.candidate_b_id}.get(vote.choice)
 
 
 def current_comparisons(
@@ -205,18 +198,6 @@ def compared_sides(session: Session, turn: Turn) -> dict[str, Candidate]:
             f"an answer of turn {turn.id} was stopped before its end; ask again to compare"
         )
     return sides
-
-
-def _votes_of(session: Session, person_id: str, turn_id: str) -> Sequence[Comparison]:
-    query = select(Comparison).where(
-        Comparison.turn_id == turn_id, Comparison.person_id == person_id
-    )
-    return session.exec(query).all()
-
-
-def _in_force(votes: Sequence[Comparison]) -> Comparison | None:
-    replaced = {row.replaces_id for row in votes}
-    return next((row for row in votes if row.id not in replaced), None)
 
 
 def _told(session: Session, candidate_id: str) -> tuple[int, bool]:

@@ -27,6 +27,14 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # make them many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+LONG = ("test_demo_loop.py", "test_training.py", "test_pipeline.py", "test_plugin_host.py")
+"""Files of minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first: a file stays with one worker, and the last one would work alone."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 class PostgresCluster:
     """A private PostgreSQL server in a temporary folder, reached by a socket in it only."""

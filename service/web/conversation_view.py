@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from sqlmodel import Session, col, select
 
+from service.ballots import WITHDRAWN
 from service.citations import cited
+from service.given_votes import Vote, chosen_by, in_force
 from service.groups import readers_of
 from service.stored_turns import shown_verified
 from service.tables import Candidate, Comparison, GoldAnswer, Person, PolicyVersion, Thumb, Turn
@@ -20,8 +22,6 @@ from service.voting import may_know
 
 CHUNK = 400
 
-Row = TypeVar("Row")
-Vote = TypeVar("Vote", Comparison, Thumb)
 Running = Callable[[str], bool]
 
 
@@ -35,7 +35,8 @@ class GivenThumb(msgspec.Struct):
 
 
 class GivenComparison(msgspec.Struct):
-    """One's comparison in force."""
+    """One's comparison in force; a `choice` of A or B is the turn's side, whichever way round the
+    answers were shown for the vote."""
 
     id: str
     choice: str
@@ -150,7 +151,7 @@ def _entries(
     entries = []
     for turn in turns:
         given = votes.get(turn.id, [])
-        vote = _in_force(given)
+        vote = in_force(given)
         blind = turn.compared and not may_know(given, undo_s)
         entries.append(
             TurnEntry(
@@ -168,21 +169,25 @@ def _entries(
                     _answer(
                         row,
                         None if blind else number,
-                        _in_force(thumbs.get(row.id, [])),
+                        in_force(thumbs.get(row.id, [])),
                         corrections.get(row.id),
                     )
                     for row, number in candidates.get(turn.id, [])
                 ],
-                comparison=_comparison(vote),
+                comparison=_comparison(vote, candidates.get(turn.id, [])),
             )
         )
     return entries
 
 
-def _comparison(vote: Comparison | None) -> GivenComparison | None:
-    if vote is None or vote.choice == "withdrawn":
+def _comparison(
+    vote: Comparison | None, answers: Sequence[tuple[Candidate, int]]
+) -> GivenComparison | None:
+    if vote is None or vote.choice == WITHDRAWN:
         return None
-    return GivenComparison(vote.id, vote.choice, vote.strength)
+    chosen = chosen_by(vote)
+    sides = {row.id: row.side for row, _number in answers}
+    return GivenComparison(vote.id, sides[chosen] if chosen else vote.choice, vote.strength)
 
 
 def _answer(
@@ -245,11 +250,6 @@ def _corrections(opened: Session, person: Person, numbers: Sequence[str]) -> dic
         )
         found |= {number: answer for number, answer in opened.exec(query) if number}
     return found
-
-
-def _in_force(rows: Sequence[Vote]) -> Vote | None:
-    replaced = {row.replaces_id for row in rows}
-    return next((row for row in rows if row.id not in replaced), None)
 
 
 def _chunks(numbers: Sequence[str]) -> Iterable[list[str]]:

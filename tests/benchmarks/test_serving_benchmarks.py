@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -64,7 +66,9 @@ def test_throughput_compares_engine_service_and_generate(
     found = judged(capsys)
     assert found["engine over generate at 2 streams"] > 0
     assert found["a pair of answers over one"] > 0
-    assert 0 < found["added to the first token by the service, p95, at 2 streams"] < math.inf
+    added = "added to the first token by the service, p95, at 2 streams"
+    assert 0 < found[added] < math.inf
+    assert 0 < found[f"{added} that begin apart"] < math.inf
 
 
 def test_what_the_service_adds_is_told_from_what_the_engine_took(tmp_path: Path) -> None:
@@ -128,3 +132,16 @@ def test_a_load_asks_every_question_once_and_as_many_at_once_as_it_has_streams()
     assert sorted(asked) == list(range(9))
     assert most == 3
     assert (figures.tokens, figures.first_p95_s) == (90, 0.5)
+
+
+def test_streams_begin_as_far_apart_as_they_are_told() -> None:
+    asked: list[float] = []
+
+    async def ask(_number: int) -> Sample:
+        asked.append(time.monotonic())
+        await asyncio.sleep(0.3)
+        return Sample(0.5, 10)
+
+    asyncio.run(under_load(ask, 3, 3, apart_s=0.05))
+    assert all(later - earlier > 0.045 for earlier, later in pairwise(asked))
+    assert len(asked) == 3

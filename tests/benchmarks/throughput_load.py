@@ -60,18 +60,20 @@ Ask = Callable[[int], Awaitable[Sample]]
 """Asks the question of a number and reads its answer to the end."""
 
 
-async def under_load(ask: Ask, streams: int, questions: int) -> Figures:
-    """So many streams, each with its next question as soon as its last is answered."""
+async def under_load(ask: Ask, streams: int, questions: int, apart_s: float = 0.0) -> Figures:
+    """So many streams, each with its next question as soon as its last is answered; they begin so
+    many seconds apart."""
     left = iter(range(questions))
     samples: list[Sample] = []
 
-    async def stream() -> None:
+    async def stream(at: int) -> None:
+        await asyncio.sleep(at * apart_s)
         for number in left:
             async with asyncio.timeout(ANSWER_S):
                 samples.append(await ask(number))
 
     began = time.monotonic()
-    await asyncio.gather(*(stream() for _ in range(streams)))
+    await asyncio.gather(*(stream(at) for at in range(streams)))
     return Figures.of(samples, time.monotonic() - began)
 
 

@@ -23,6 +23,9 @@ code = main(sys.argv[1:])
 sys.exit("the demonstration's own process loaded torch" if "torch" in sys.modules else code)
 """
 
+ENVIRONMENT = {"COLUMNS": "120", "HEED_TRAINING__NICENESS": "0"}
+"""Training that yields to the tests beside it would take many times as long."""
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -33,7 +36,7 @@ def start(home: Path, base: Path, port: int, log: Path) -> subprocess.Popen[byte
             [sys.executable, "-c", WITHOUT_TORCH, "demo", "--once", *options],
             stdout=output,
             stderr=output,
-            env=os.environ | {"HEED_BASE_POLICY": str(base), "COLUMNS": "120"},
+            env=os.environ | ENVIRONMENT | {"HEED_BASE_POLICY": str(base)},
         )
 
 

@@ -14,7 +14,8 @@ from sqlmodel import Session, select
 
 from rlhf_engine.snapshot import Snapshot
 from service import asked_turn
-from service.ballots import Ballot
+from service.ballots import Ballot, Shown
+from service.conversations import history
 from service.corrections import withdraw_correction
 from service.database import session
 from service.errors import ConflictError, InvalidInputError, NotFoundError
@@ -26,26 +27,29 @@ from service.feedback import (
     record_thumb,
     withdraw_thumb,
 )
+from service.given_votes import chosen_answer
 from service.serving import Lease
 from service.tables import (
     Candidate,
     Comparison,
     Conversation,
     GoldAnswer,
+    Person,
     PolicyVersion,
     Turn,
 )
 from service.vote_pairs import Pairing, keep
 from service.voting import (
     change_vote,
-    chosen_answer,
     current_comparisons,
+    keep_vote,
     knows_versions,
     reveal,
     vote_on_turn,
     withdraw_vote,
 )
 from service.voting_tables import VotePair
+from service.web.conversation_view import stored_turn
 from tests.service.clock import Clock
 from tests.service.conversations import Talk, make_talk
 
@@ -199,6 +203,31 @@ def test_after_a_withdrawal_one_may_vote_again(engine: Engine, clock: Clock) -> 
     with session(engine) as opened:
         assert [row.id for row in current_comparisons(opened)] == [second.id]
         assert chosen_answer(opened, talk.person.id, talk.turn) == talk.candidate_b
+
+
+def test_an_answer_chosen_with_sides_the_other_way_round_is_the_one_that_was_chosen(
+    engine: Engine,
+) -> None:
+    talk = make_talk(engine)
+    with session(engine) as opened:
+        turn = opened.get_one(Turn, talk.turn)
+        first = opened.get_one(Candidate, talk.candidate_b)
+        second = opened.get_one(Candidate, talk.candidate_a)
+        chosen = keep_vote(opened, talk.person, Shown(turn, first, second), Ballot("A"))
+        # Somebody else's taste, and later, says nothing of what the owner reads on.
+        other = Person(name="Grace")
+        opened.add(other)
+        opened.flush()
+        keep_vote(opened, other, Shown(turn, first, second), Ballot("B"))
+        told = [item.answer for item in history(opened, talk.turn, 5)]
+        entry = stored_turn(opened, talk.person, turn, lambda _turn: False, 10.0)
+        assert told == [first.text]
+        assert entry.comparison is not None
+        assert (entry.comparison.id, entry.comparison.choice) == (chosen.id, "B")
+        withdraw_vote(opened, talk.person, chosen.id)
+        assert [item.answer for item in history(opened, talk.turn, 5)] == [second.text]
+        entry = stored_turn(opened, talk.person, turn, lambda _turn: False, 10.0)
+        assert entry.comparison is None
 
 
 def test_whoever_could_know_the_versions_votes_no_longer_blind(
