@@ -39,6 +39,8 @@ __all__ = ["Answering", "AskOptions", "AskedTurn"]
 LONGEST_QUESTION = 4_000
 LONGEST_INSTRUCTIONS = 8_000
 
+FORGOTTEN = "this temporary chat has ended and is forgotten; begin a new one"
+
 KEPT_S = 60.0
 """How long the events of a turn that is over stay in memory; then its rows tell them."""
 MOST_KEPT = 256
@@ -104,6 +106,11 @@ class Answering:
             readable("instructions", options.instructions, LONGEST_INSTRUCTIONS)
         answers = _answers(options.answers, compare)
         continues = conversation_id is not None
+        if not continues and (options.after or options.instead_of):
+            raise InvalidInputError(
+                "after_turn_id and instead_of_turn_id name a turn of a conversation; give its "
+                "conversation_id too"
+            )
         chat = self._chat(person, conversation_id, options)
         if chat is not None and compare:
             raise InvalidInputError("votes are kept, so a temporary chat has no answers to compare")
@@ -131,7 +138,7 @@ class Answering:
                 self._submit(asked)
             release.callback(asked.cancel)
             if options.temporary or chat is not None:
-                asked.unstored = self._remember(person, turn, prepared)
+                asked.unstored = self._remember(person, turn, prepared, begun=chat is not None)
             else:
                 # Written while the engine already reads the prompt: the first token comes sooner.
                 shown = prepared.verified.id if prepared.verified else None
@@ -232,12 +239,17 @@ class Answering:
         """The temporary chat that a question goes on in, if it does."""
         chat = self.temporary.find(person.id, conversation_id) if conversation_id else None
         if chat is None and conversation_id and options.temporary:
-            raise NotFoundError("this temporary chat has ended and is forgotten; begin a new one")
+            raise NotFoundError(FORGOTTEN)
         return chat
 
-    def _remember(self, person: Person, turn: Turn, prepared: Prepared) -> TemporaryTurn:
-        if self.temporary.find(person.id, turn.conversation_id) is None:
+    def _remember(
+        self, person: Person, turn: Turn, prepared: Prepared, *, begun: bool
+    ) -> TemporaryTurn:
+        if not begun:
             self.temporary.begin(turn.conversation_id, person.id)
+        elif self.temporary.find(person.id, turn.conversation_id) is None:
+            # Deleted while the question was made ready.
+            raise NotFoundError(FORGOTTEN)
         unstored = TemporaryTurn(
             turn.id, turn.parent_id, turn.question, prepared.passages, prepared.verified
         )

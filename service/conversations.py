@@ -7,13 +7,10 @@ its end, and is answered with the exchanges on the way to it.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import msgspec
 import sqlalchemy
 import structlog
 from sqlalchemy import Boolean, Select, String, literal, tuple_, update
@@ -21,7 +18,9 @@ from sqlmodel import Session, col, select
 
 import rlhf_engine
 from service import vote_pairs
-from service.errors import InvalidInputError, NotFoundError
+from service.cursors import cursor
+from service.cursors import place as place_of
+from service.errors import NotFoundError
 from service.given_votes import chosen_answer
 from service.tables import (
     Candidate,
@@ -94,22 +93,25 @@ def list_own(opened: Session, person: Person, after: str | None, limit: int) -> 
     query = select(Conversation).where(
         Conversation.person_id == person.id, col(Conversation.deleted_at).is_(None)
     )
-    if after is not None:
-        pinned, updated_at, number = _place(after)
-        last = (
+    last = place_of(after or "", tuple[bool, datetime, str])
+    if last is not None:
+        pinned, updated_at, number = last
+        shown = (
             literal(pinned, Boolean),
             literal(updated_at, UtcDateTime),
             literal(number, String),
         )
-        query = query.where(place < tuple_(*last))
+        query = query.where(place < tuple_(*shown))
     newest_first = (
         col(Conversation.pinned).desc(),
         col(Conversation.updated_at).desc(),
         col(Conversation.id).desc(),
     )
     rows = opened.exec(query.order_by(*newest_first).limit(limit + 1)).all()
-    more = len(rows) > limit
-    return ConversationPage(rows[:limit], _cursor(rows[limit - 1]) if more else None)
+    if len(rows) <= limit:
+        return ConversationPage(rows, None)
+    end = rows[limit - 1]
+    return ConversationPage(rows[:limit], cursor((end.pinned, end.updated_at, end.id)))
 
 
 def change(
@@ -215,18 +217,3 @@ def _turn_of(opened: Session, conversation_id: str, turn_id: str) -> Turn:
     if turn is None or turn.conversation_id != conversation_id:
         raise NotFoundError(f"this conversation has no turn {turn_id!r}")
     return turn
-
-
-def _cursor(row: Conversation) -> str:
-    place = msgspec.json.encode((row.pinned, row.updated_at, row.id))
-    return base64.urlsafe_b64encode(place).decode().rstrip("=")
-
-
-def _place(cursor: str) -> tuple[bool, datetime, str]:
-    try:
-        place = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        return msgspec.json.decode(place, type=tuple[bool, datetime, str])
-    except (binascii.Error, msgspec.DecodeError, ValueError) as error:
-        raise InvalidInputError(
-            f"after is {cursor[:80]!r}; it must be the `next` of an earlier page"
-        ) from error

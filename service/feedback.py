@@ -16,14 +16,13 @@ from sqlalchemy import update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
-from service.ballots import Ballot, optional_text
+from service.ballots import optional_text
 from service.conversations import deleted_turns
 from service.database import changed_rows, insert_unless_there
 from service.errors import ConflictError, InvalidInputError, NotFoundError
 from service.given_votes import in_force
 from service.tables import (
     Candidate,
-    Comparison,
     Conversation,
     GoldAnswer,
     Person,
@@ -31,7 +30,7 @@ from service.tables import (
     Turn,
     new_id,
 )
-from service.voting import current_comparisons, vote_on_turn
+from service.voting import current_comparisons
 from service.wording import content_hash, readable
 
 __all__ = [
@@ -41,7 +40,6 @@ __all__ = [
     "own_correction",
     "own_thumb",
     "propose_correction",
-    "record_comparison",
     "record_thumb",
     "withdraw_thumb",
 ]
@@ -51,29 +49,6 @@ log = structlog.get_logger(__name__)
 LONGEST_REASON = 100
 LONGEST_COMMENT = 4_000
 LONGEST_ANSWER = 8_000
-
-
-def record_comparison(
-    session: Session,
-    person: Person,
-    turn_id: str,
-    choice: str,
-    strength: str | None = None,
-    decision_ms: int | None = None,
-    replaces: str | None = None,
-    *,
-    reason: str | None = None,
-    interface: str | None = None,
-) -> Comparison:
-    """Keep this person's choice between the two answers of one of their turns.
-
-    `decision_ms` is the time from both answers being shown to the choice. `replaces` is
-    the id of their comparison in force. Raises NotFoundError for somebody else's turn,
-    ConflictError where it was compared already or `replaces` is not in force, and
-    InvalidInputError where there is nothing to compare.
-    """
-    ballot = Ballot(choice, strength, reason, decision_ms, interface)
-    return vote_on_turn(session, person, turn_id, ballot, replaces)
 
 
 def record_thumb(
@@ -87,8 +62,9 @@ def record_thumb(
 ) -> Thumb:
     """Keep this person's up (1) or down (-1) on an answer they were given.
 
-    `reason` is a short label, `comment` free text. `replaces` and the errors are those of
-    `record_comparison`.
+    `reason` is a short label, `comment` free text, `replaces` the id of their thumb in force.
+    Raises NotFoundError for somebody else's answer, ConflictError where there is a thumb already
+    or `replaces` is not in force, and InvalidInputError for what cannot be meant.
     """
     if value not in (1, -1):
         raise InvalidInputError(f"value is {value!r}; it must be 1 (up) or -1 (down)")

@@ -6,6 +6,7 @@ ahead. So the measure fits any engine and machine, and an overload does not beco
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rlhf_engine.answer_events import EngineStats
@@ -61,8 +62,13 @@ class Pace:
         if missing <= 0:
             return 0.0
         turn_s = self.turn_s()
-        # Turns began at different times, so their slots become free one after the other.
-        return None if turn_s is None else missing * turn_s / stats.slots
+        if turn_s is None:
+            return None
+        # A turn gives all its slots back at once, when the last of its answers has ended. Turns
+        # began at different times, so they end one after the other.
+        turns = max(1, stats.active or min(stats.waiting, stats.slots))
+        each = min(stats.taken, stats.slots) / turns
+        return math.ceil(missing / each) * turn_s / turns
 
     def is_late(self, stats: EngineStats, answers: int, times: float) -> bool:
         """Whether a first token would probably come later than `times` what is normal; False

@@ -27,6 +27,7 @@ from service.settings import AnswerSettings
 from service.tables import Candidate, Conversation, Person, PolicyVersion, Turn, now
 from service.temporary_chats import TemporaryChat
 from service.turn_events import (
+    UNFINISHED,
     AnswerEnded,
     Event,
     ShownPassage,
@@ -157,8 +158,7 @@ def told_again(database: Engine, person_id: str, turn_id: str, undo_s: float) ->
         readers = readers_of(opened, opened.get_one(Person, person_id))
         started = _started(opened, turn, ends, readers)
     if not ends or (turn.compared and len(ends) == 1):
-        detail = "The answer was not finished. Please ask again."
-        return [started, *ends, TurnFailed(turn_id, detail)]
+        return [started, *ends, TurnFailed(turn_id, UNFINISHED)]
     return [started, *ends, TurnDone(turn_id)]
 
 

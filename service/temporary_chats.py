@@ -17,11 +17,13 @@ import rlhf_engine
 from service.errors import NotFoundError
 from service.tables import now
 from service.turn_events import (
+    UNFINISHED,
     AnswerEnded,
     Event,
     ShownPassage,
     ShownVerified,
     TurnDone,
+    TurnFailed,
     TurnStarted,
 )
 
@@ -127,7 +129,8 @@ class TemporaryChats:
         for chat in list(self._chats.values()):
             turn = chat.turns.get(turn_id)
             if turn is not None and chat.person_id == person_id:
-                return [_started(chat, turn), *turn.answers, TurnDone(turn_id)]
+                last = TurnDone(turn_id) if turn.answers else TurnFailed(turn_id, UNFINISHED)
+                return [_started(chat, turn), *turn.answers, last]
         return []
 
     def forget(self, person_id: str, chat_id: str) -> bool:

@@ -11,6 +11,8 @@ from datetime import datetime
 
 from rlhf_engine.answer_events import Likely
 
+UNFINISHED = "The answer was not finished. Please ask again."
+
 Side = str
 """Where an answer stands: "" alone, "A" and "B" side by side, and on to "P" where the asker
 wanted more."""

@@ -16,13 +16,14 @@ from sqlmodel import Session, col, select
 import rlhf_engine
 from rlhf_engine.records import to_json
 from service import vote_pairs
+from service.ballots import Ballot
 from service.database import session
 from service.demo import engine_job
 from service.demo.voter import vote
-from service.feedback import record_comparison
 from service.people import simulated_person
 from service.settings import Settings
 from service.tables import Candidate, Comparison, Conversation, Person, PolicyVersion, Turn
+from service.voting import vote_on_turn
 
 VOTER = "Simulated voter"
 TEMPERATURE = 1.0
@@ -101,7 +102,7 @@ def cast_votes(engine: Engine, golds: dict[str, str], seed: int) -> int:
             # Not the turn's id, which is random: the same draws get the same votes.
             key = f"{seed}/{pair[0].seed}/{turn.question}"
             choice = vote([answer.text for answer in pair], golds[turn.question], key)
-            record_comparison(opened, person, turn.id, choice.choice, choice.strength)
+            vote_on_turn(opened, person, turn.id, Ballot(choice.choice, choice.strength))
     return len(waiting)
 
 

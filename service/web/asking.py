@@ -59,7 +59,12 @@ async def ask(
     data: JSONBody[Question],
 ) -> Stream:
     """Begin a turn and stream its events."""
-    wanted = False if data.temporary and data.compare is None else data.compare
+    known = data.conversation_id and parts.answering.temporary.find(
+        visitor.id, data.conversation_id
+    )
+    # Votes are kept, so in a temporary chat no two answers come by chance.
+    by_chance = data.compare is None and not (data.temporary or known)
+    wanted = data.compare if by_chance else bool(data.compare)
     pairing = await asyncio.to_thread(
         vote_pairs.draw, parts.database, parts.settings, visitor.id, wanted
     )

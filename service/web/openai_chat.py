@@ -17,7 +17,7 @@ from rlhf_engine.records import from_json
 from service.askable import DEFAULT, find_askable
 from service.asked_turn import AskedTurn
 from service.database import session
-from service.errors import InvalidInputError, NotFoundError
+from service.errors import ConflictError, InvalidInputError, NotFoundError
 from service.serving import NotReadyError
 from service.turn_events import AnswerEnded, TokenPiece, TurnFailed
 from service.web import openai_answer as answers
@@ -103,10 +103,11 @@ async def _usage(parts: Parts, asked: AskedTurn, completion_tokens: int) -> answ
 
 
 async def _whole(parts: Parts, asked: AskedTurn, data: ChatRequest) -> answers.Completion:
-    """Wait for all answers; NotReadyError where the engine could not finish them."""
+    """Wait for all answers; NotReadyError where the engine could not finish them, ConflictError
+    where somebody stopped them."""
     places = {row.side: index for index, row in enumerate(asked.rows)}
     choices = [_empty_choice(asked, index, data) for index in range(len(asked.rows))]
-    tokens = 0
+    tokens, unfinished = 0, len(asked.rows)
     reader = asked.events()
     try:
         async for numbered in reader:
@@ -117,12 +118,15 @@ async def _whole(parts: Parts, asked: AskedTurn, data: ChatRequest) -> answers.C
                 tokens += 1
                 if told := choices[places[event.side]].logprobs:
                     told.content.append(answers.drawn(event))
-            elif isinstance(event, AnswerEnded):
+            elif isinstance(event, AnswerEnded) and event.finish_reason != answers.CANCELLED:
+                unfinished -= 1
                 choice = choices[places[event.side]]
                 choice.message.content = event.text
                 choice.finish_reason = event.finish_reason
     finally:
         await reader.aclose()
+    if unfinished:
+        raise ConflictError(answers.STOPPED)
     usage = await _usage(parts, asked, tokens)
     version, created = asked.version_ids[0], int(asked.turn.created_at.timestamp())
     number = answers.completion_id(asked)

@@ -18,12 +18,21 @@ from service.web.problems import to_problem
 PREFIX = "/v1"
 
 _CODES = {
+    400: "invalid_value",
     401: "invalid_api_key",
+    403: "permission_denied",
     404: "not_found",
     409: "conflict",
     413: "request_too_large",
+    415: "unsupported_media_type",
+    421: "unknown_host",
     429: "rate_limit_exceeded",
     503: "service_unavailable",
+}
+_MORE_HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    # OpenAI's clients ask again by themselves after a conflict, which would ask the same anew.
+    409: {"x-should-retry": "false"},
 }
 _UNKNOWN_FIELD = re.compile("unknown field `(.+)`", re.DOTALL)
 _MISSING_FIELD = re.compile("missing required field `(.+)`", re.DOTALL)
@@ -61,7 +70,7 @@ def to_response(request: Request[Any, Any, Any], error: Exception) -> Response[A
     # Clients of this API know wrong input by 400.
     status = problem.status_code or 500
     status = 400 if status == 422 else status
-    headers = {**problem.headers, **({"WWW-Authenticate": "Bearer"} if status == 401 else {})}
+    headers = {**problem.headers, **_MORE_HEADERS.get(status, {})}
     body = _body(status, problem.content, error)
     if isinstance(error, NotFoundException | MethodNotAllowedException):
         body.code, body.message = "unknown_url", f"nothing answers to {request.method} {path}"
@@ -100,7 +109,6 @@ def _explain(body: ErrorBody, wrong: dict[str, Any]) -> None:
         body.code, message = "missing_required_parameter", "required, but missing"
     elif message == "'data'":
         message = "the body is empty; send a JSON object"
-    body.code = body.code or "invalid_value"
     body.message = f"{body.param}: {message}" if body.param else message
 
 

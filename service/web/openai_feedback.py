@@ -5,7 +5,6 @@ An answer is named by its choice's id, or by the completion's where there is one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -14,8 +13,10 @@ from litestar.params import JSONBody
 from sqlmodel import Session, col, select
 
 from service import feedback
+from service.ballots import Ballot
 from service.database import session
-from service.tables import Candidate, Person
+from service.tables import Candidate, Conversation, Person, Turn
+from service.voting import vote_on_turn
 from service.web.openai_answer import ID_PREFIX
 from service.web.openai_errors import ParameterError
 from service.web.parts import GivenParts
@@ -78,16 +79,17 @@ def give_feedback(
 ) -> RecordedFeedback:
     """Record a thumb, a comparison or a correction on answers one was given."""
     with session(parts.database) as opened:
-        number = _record(opened, caller, data)
+        number = _record(opened, caller, data, parts.settings.voting.undo_s)
     return RecordedFeedback(number, str(type(data).__struct_config__.tag))
 
 
-def _record(opened: Session, caller: Person, data: Feedback) -> str:
+def _record(opened: Session, caller: Person, data: Feedback, undo_s: float) -> str:
     named = data.id.removeprefix(ID_PREFIX)
     if isinstance(data, ComparisonFeedback):
-        given = (data.choice, data.strength, data.decision_ms, data.replaces)
-        return feedback.record_comparison(opened, caller, _turn(opened, named), *given).id
-    answer = _answer(opened, named)
+        ballot = Ballot(data.choice, data.strength, decision_ms=data.decision_ms)
+        turn_id = _turn(opened, named)
+        return vote_on_turn(opened, caller, turn_id, ballot, data.replaces, undo_s).id
+    answer = _answer(opened, caller, named)
     if isinstance(data, CorrectionFeedback):
         return feedback.propose_correction(opened, caller, answer, data.answer).id
     value = 1 if data.value == "up" else -1
@@ -101,16 +103,17 @@ def _turn(opened: Session, named: str) -> str:
     return named if candidate is None else candidate.turn_id
 
 
-def _answer(opened: Session, named: str) -> str:
-    """The answer, or the only one of a turn."""
-    choices = _answers(opened, named)
+def _answer(opened: Session, caller: Person, named: str) -> str:
+    """The answer, or the only one of a turn of the caller's."""
+    query = (
+        select(Candidate.id)
+        .join(Turn, col(Turn.id) == col(Candidate.turn_id))
+        .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
+        .where(Candidate.turn_id == named, Conversation.person_id == caller.id)
+    )
+    choices = opened.exec(query).all()
     if len(choices) > 1:
         raise ParameterError(
             f"the completion has {len(choices)} answers; give the id of one choice", "id"
         )
     return choices[0] if choices else named
-
-
-def _answers(opened: Session, turn_id: str) -> Sequence[str]:
-    rows = select(Candidate.id).where(Candidate.turn_id == turn_id)
-    return opened.exec(rows.order_by(col(Candidate.side))).all()

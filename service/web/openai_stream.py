@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import msgspec
 from msgspec import UNSET
 
+import rlhf_engine
 from service.asked_turn import AskedTurn
+from service.serving import NotReadyError
 from service.turn_buffer import TurnReader
 from service.turn_events import AnswerEnded, Event, TokenPiece, TurnDone, TurnFailed, TurnStarted
 from service.web import openai_answer as answers
@@ -27,6 +29,8 @@ class ChunkWriter:
         self.wants_usage = bool(options and options.include_usage)
         self.tokens = 0
         """Tokens of all answers so far."""
+        self.unfinished = len(asked.rows)
+        """Answers that have not come to an end of their own."""
 
     def chunks(self, event: Event) -> Iterator[answers.Chunk]:
         """What a client hears of one event."""
@@ -39,7 +43,8 @@ class ChunkWriter:
             told = answers.Logprobs([answers.drawn(event)]) if self._logprobs else None
             if text or told:
                 yield self._of_choice(self._places[event.side], answers.Delta(None, text), told)
-        elif isinstance(event, AnswerEnded):
+        elif isinstance(event, AnswerEnded) and event.finish_reason != answers.CANCELLED:
+            self.unfinished -= 1
             index, reason = self._places[event.side], event.finish_reason
             yield self._of_choice(index, answers.Delta(), finish_reason=reason)
 
@@ -85,9 +90,14 @@ async def lines(
             else:
                 for chunk in writer.chunks(event):
                     yield _line(chunk)
+        if writer.unfinished:
+            yield _line({"error": failure(answers.STOPPED)})
+            return
         if writer.wants_usage:
             yield _line(writer.last(await count_usage(writer.tokens)))
         yield b"data: [DONE]\n\n"
+    except (NotReadyError, rlhf_engine.GenerationError) as error:
+        yield _line({"error": failure(str(error))})
     finally:
         await reader.aclose()
 

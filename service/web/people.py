@@ -11,12 +11,12 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from service import accounts, api_keys, audit, one_time_links, person_data
 from service.account_tables import OneTimeLink
+from service.cursors import cursor, place
 from service.database import session
 from service.errors import ConflictError
 from service.groups import groups_of, set_groups
 from service.roles import Role
 from service.web.account import KeyEntry, shown_key
-from service.web.pages import cursor, place
 from service.web.parts import GivenParts
 from service.web.rights import needs
 from service.web.sessions import GivenPerson

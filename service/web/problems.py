@@ -56,7 +56,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TooManyAttemptsError, 429),
     (OverloadedError, 503),
     (NotReadyError, 503),
-    (rlhf_engine.QueueFullError, 503),
+    (rlhf_engine.GenerationError, 503),
     (DatabaseError, 503),
 )
 

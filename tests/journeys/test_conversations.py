@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import httpx
+import pytest
+from sqlalchemy import Engine
 from sqlmodel import func, select
 
 from service import evidence
 from service.database import session
+from service.settings import Settings
 from service.tables import Candidate, Conversation, Turn
 from tests.journeys.conftest import LEAVE
-from tests.journeys.server import Served, Visitor
+from tests.journeys.server import Served, Visitor, serving
 
 QUESTION = "How many days of annual leave are there?"
 
@@ -129,6 +134,19 @@ def test_of_a_temporary_chat_nothing_is_stored(served: Served) -> None:
     assert ada.get(f"/api/turns/{first.turn['turn_id']}/stream").status_code == 404
     ended = ada.post("/api/ask", json={"question": "x", **place, "temporary": True})
     assert ended.status_code == 404
+
+
+@pytest.mark.usefixtures("handbook")
+def test_a_temporary_chat_goes_on_with_one_answer_a_question(
+    make_settings: Callable[..., Settings], engine: Engine
+) -> None:
+    settings = make_settings(answers={"compare_share": 1.0, "max_new_tokens": 4})
+    with serving(settings, engine) as served:
+        ada = served.visitor()
+        assert ada.ask(QUESTION, compare=None).turn["sides"] == ["A", "B"]
+        first = ada.ask(QUESTION, compare=None, temporary=True)
+        place = {"conversation_id": first.turn["conversation_id"]}
+        assert ada.ask("And then?", compare=None, **place).turn["sides"] == [""]
 
 
 def test_sources_are_numbered_and_open_at_their_place(served: Served) -> None:

@@ -327,6 +327,8 @@ def test_two_answers_of_a_completion_are_compared(served: Served, mine: openai.O
     with pytest.raises(openai.BadRequestError, match="id of one choice"):
         say(mine, type="thumb", id=answer.id, value="up")
     say(mine, type="thumb", id=ids[1], value="up")
+    with client(served, "a-strangers-key") as stranger, pytest.raises(openai.NotFoundError):
+        say(stranger, type="thumb", id=answer.id, value="up")
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -379,6 +381,37 @@ def test_a_client_that_leaves_frees_its_place_at_once(
             eventually(lambda: leases() == 0, 5)
     lengths = [len(row.token_ids) for row in candidates(engine)]
     assert all(length < 600 for length in lengths), "an answer went on to its end"
+
+
+@pytest.mark.usefixtures("handbook")
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_is_stopped_on_the_page_is_not_taken_for_a_whole_one(
+    make_settings: Callable[..., Settings], engine: Engine, endless: Path, stream: bool
+) -> None:
+    long = {"max_new_tokens": 900, "temperature": 0.3}
+    settings = make_settings(base_policy=str(endless), answers=long)
+
+    def ask(opened: openai.OpenAI) -> None:
+        asked = opened.chat.completions.create(model="heed", messages=ASKED, stream=stream)
+        for chunk in asked if stream else ():
+            assert chunk.choices[0].finish_reason is None
+
+    with serving(settings, engine) as served, client(served).with_options(max_retries=2) as opened:
+        with ThreadPoolExecutor(1) as pool:
+            heard = pool.submit(ask, opened)
+            eventually(lambda: turns(engine), 10)
+            stop = f"{served.url}/api/turns/{turns(engine)[0]}/stop"
+            key = {"authorization": "Bearer a-key-of-mine"}
+            assert httpx.post(stop, headers=key, json={}).json() == {"stopped": True}
+            with pytest.raises(openai.APIError, match="stopped on the page") as refused:
+                heard.result(timeout=30)
+        assert isinstance(refused.value, openai.ConflictError) is not stream
+    assert len(turns(engine)) == 1, "the client asked again"
+
+
+def turns(engine: Engine) -> list[str]:
+    with session(engine) as opened:
+        return list(opened.exec(select(Turn.id)))
 
 
 def leave(served: Served, stream: bool, patience_s: float) -> None:

@@ -156,6 +156,13 @@ def test_feedback_on_nothing_is_not_found(mine: openai.OpenAI) -> None:
         say(mine, type="star", id="chatcmpl-none")
 
 
+def test_wrong_input_has_a_code(mine: openai.OpenAI) -> None:
+    answer = mine.chat.completions.create(model="heed", messages=ASKED)
+    with pytest.raises(openai.BadRequestError) as refused:
+        say(mine, type="thumb", id=answer.id, value="up", reason="x" * 101)
+    assert refused.value.code == "invalid_value"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [

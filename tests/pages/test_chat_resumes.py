@@ -104,7 +104,7 @@ def test_stopping_keeps_what_was_written(browse: Browse, site: Served) -> None:
     page = browse("/")
     begun(page)
     page.keyboard.press("Escape")
-    expect(page.get_by_text("You stopped this answer")).to_be_visible()
+    expect(page.get_by_text("This answer was ended early")).to_be_visible()
     expect(page.get_by_role("button", name="Bad answer")).to_be_visible()
     row = newest(site)
     assert row.finish_reason == "cancelled"
@@ -122,4 +122,4 @@ def test_words_do_not_jump_while_an_answer_is_written(browse: Browse, site: Serv
         page.wait_for_timeout(60)
     assert tops == pytest.approx([tops[0]] * 10, abs=1)
     page.get_by_role("button", name="Stop").click()
-    expect(page.get_by_text("You stopped this answer")).to_be_visible()
+    expect(page.get_by_text("This answer was ended early")).to_be_visible()

@@ -11,11 +11,11 @@ from sqlalchemy import Engine
 from sqlmodel import col, select, update
 
 from service.database import session
-from service.feedback import propose_correction, record_comparison, record_thumb
+from service.feedback import propose_correction, record_thumb
 from service.review_tables import VerifiedAnswer
 from service.tables import GoldAnswer, Turn
 from tests.pages.conftest import Browse, Theme, Width, axe, fits, shot
-from tests.service.conversations import Talk, make_talk
+from tests.service.conversations import Talk, make_talk, record_comparison
 
 RIGHT = "There are 28 days of leave a year."
 HOSTILE = "<img src=x onerror=alert(1)> **28 days**"

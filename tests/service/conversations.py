@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
-from sqlmodel import select
+from sqlmodel import Session, select
 
 from rlhf_engine.records import Prompt, PromptPassage, to_json
+from service.ballots import Ballot
 from service.database import session
 from service.tables import (
     Candidate,
@@ -19,6 +20,7 @@ from service.tables import (
     Turn,
     new_id,
 )
+from service.voting import vote_on_turn
 
 BASE = "0000000000000000"
 
@@ -99,3 +101,15 @@ def make_talk(
         opened.flush()
         opened.add_all(candidates)
     return Talk(engine, person, turn_id, candidates[0].id, candidates[-1].id)
+
+
+def record_comparison(
+    opened: Session,
+    person: Person,
+    turn_id: str,
+    choice: str,
+    strength: str | None = None,
+    replaces: str | None = None,
+) -> Comparison:
+    """Keep a person's choice between the two answers of their turn."""
+    return vote_on_turn(opened, person, turn_id, Ballot(choice, strength), replaces)

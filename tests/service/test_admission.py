@@ -78,6 +78,19 @@ def test_a_question_that_would_wait_is_taken_only_for_a_first_token_soon_enough(
     assert refused.value.retry_after_s == 2
 
 
+def test_a_turn_of_many_answers_is_waited_for_to_its_end(loaded: Loaded) -> None:
+    loaded.now = replace(IDLE, active=1, taken=16)
+    admission = learned(loaded, 0.5, 9.5)
+    with pytest.raises(OverloadedError) as refused:
+        admission.check()
+    assert refused.value.retry_after_s == 10
+    # Eight turns of two: one of them ends in an eighth of the time of a turn.
+    loaded.now = replace(IDLE, active=8, taken=16)
+    with pytest.raises(OverloadedError) as refused:
+        admission.check(answers=3)
+    assert refused.value.retry_after_s == 3
+
+
 def test_long_prompts_that_are_read_ahead_count_too(loaded: Loaded) -> None:
     admission = learned(loaded, 1.0, 1.0)
     loaded.now = replace(IDLE, taken=1, active=1, reading=1)

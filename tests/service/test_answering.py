@@ -13,11 +13,13 @@ import pytest
 from sqlmodel import select
 
 import rlhf_engine
-from service import people, policies
-from service.answering import Answering
+from service import answering, people, policies
+from service.answering import Answering, AskOptions
 from service.database import migrate, open_database, session
+from service.errors import InvalidInputError, NotFoundError
 from service.serving import NotReadyError, Serving
 from service.settings import Settings
+from service.stored_turns import prepare
 from service.tables import Candidate, Person, Turn
 from service.turn_events import AnswerEnded, Event, TurnDone, TurnFailed, TurnStarted
 from tests.journeys.conftest import settings_for
@@ -137,6 +139,30 @@ def test_a_question_that_the_database_cannot_keep_is_not_answered(room: Room, ba
         asyncio.run(_ask_as(room, nobody))
     assert room.serving.leases() == {}
     assert room.stored() == []
+
+
+def test_a_temporary_chat_that_is_deleted_while_its_next_question_is_made_ready_stays_forgotten(
+    room: Room, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.open(base)
+    chat = room.answering.temporary.begin("a chat", room.person.id)
+
+    def deleted_meanwhile(*given: Any) -> Any:
+        room.answering.leave_conversation(room.person.id, chat.id)
+        return prepare(*given)
+
+    monkeypatch.setattr(answering, "prepare", deleted_meanwhile)
+    with pytest.raises(NotFoundError, match="is forgotten"):
+        asyncio.run(heard(room, conversation_id=chat.id))
+    assert len(room.answering.temporary) == 0
+    assert room.serving.leases() == {}
+
+
+def test_a_turn_is_named_together_with_its_conversation(room: Room, base: Path) -> None:
+    room.open(base)
+    for options in (AskOptions(after="a turn"), AskOptions(instead_of="a turn")):
+        with pytest.raises(InvalidInputError, match="conversation_id"):
+            asyncio.run(heard(room, options=options))
 
 
 async def _ask_as(room: Room, person: Person) -> None:

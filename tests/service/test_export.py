@@ -23,14 +23,13 @@ from service.errors import InvalidInputError
 from service.export import export_feedback
 from service.feedback import (
     propose_correction,
-    record_comparison,
     record_thumb,
     withdraw_thumb,
 )
 from service.settings import AnswerSettings
 from service.tables import Conversation, now
 from service.voting import UNDO_S, withdraw_vote
-from tests.service.conversations import BASE, Talk, make_talk
+from tests.service.conversations import BASE, Talk, make_talk, record_comparison
 from tests.service.sources import Shelf, store
 from tests.service.web_client import Caller, web_app
 

@@ -9,23 +9,24 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import select
 
+from service.ballots import Ballot
 from service.database import session
 from service.errors import ConflictError, InvalidInputError, NotFoundError
 from service.feedback import (
     current_comparisons,
     current_thumbs,
     propose_correction,
-    record_comparison,
     record_thumb,
 )
 from service.tables import Comparison, GoldAnswer, Person, Thumb
+from service.voting import vote_on_turn
 from tests.service.conversations import make_talk
 
 
 def test_a_comparison_is_kept_with_its_sides(engine: Engine) -> None:
     talk = make_talk(engine)
     with session(engine) as opened:
-        record_comparison(opened, talk.person, talk.turn, "B", "much", 4200)
+        vote_on_turn(opened, talk.person, talk.turn, Ballot("B", "much", decision_ms=4200))
     with session(engine) as opened:
         row = opened.exec(select(Comparison)).one()
     assert (row.candidate_a_id, row.candidate_b_id) == (talk.candidate_a, talk.candidate_b)
@@ -36,18 +37,18 @@ def test_a_comparison_is_kept_with_its_sides(engine: Engine) -> None:
 def test_votes_of_a_simulated_person_are_labelled(engine: Engine) -> None:
     talk = make_talk(engine, kind="simulated")
     with session(engine) as opened:
-        assert record_comparison(opened, talk.person, talk.turn, "tie").simulated
+        assert vote_on_turn(opened, talk.person, talk.turn, Ballot("tie")).simulated
         assert record_thumb(opened, talk.person, talk.candidate_a, 1).simulated
 
 
 def test_a_second_vote_is_refused_with_the_way_to_change_it(engine: Engine) -> None:
     talk = make_talk(engine)
     with session(engine) as opened:
-        record_comparison(opened, talk.person, talk.turn, "A")
+        vote_on_turn(opened, talk.person, talk.turn, Ballot("A"))
         record_thumb(opened, talk.person, talk.candidate_a, 1)
     with session(engine) as opened:
         with pytest.raises(ConflictError, match="`replaces`"):
-            record_comparison(opened, talk.person, talk.turn, "B")
+            vote_on_turn(opened, talk.person, talk.turn, Ballot("B"))
         with pytest.raises(ConflictError, match="`replaces`"):
             record_thumb(opened, talk.person, talk.candidate_a, -1)
     with session(engine) as opened:
@@ -58,8 +59,8 @@ def test_a_second_vote_is_refused_with_the_way_to_change_it(engine: Engine) -> N
 def test_a_changed_mind_replaces_the_vote_in_force(engine: Engine) -> None:
     talk = make_talk(engine)
     with session(engine) as opened:
-        first = record_comparison(opened, talk.person, talk.turn, "A")
-        second = record_comparison(opened, talk.person, talk.turn, "B", replaces=first.id)
+        first = vote_on_turn(opened, talk.person, talk.turn, Ballot("A"))
+        second = vote_on_turn(opened, talk.person, talk.turn, Ballot("B"), replaces=first.id)
         up = record_thumb(opened, talk.person, talk.candidate_a, 1)
         down = record_thumb(opened, talk.person, talk.candidate_a, -1, "wrong", replaces=up.id)
     with session(engine) as opened:
@@ -67,17 +68,17 @@ def test_a_changed_mind_replaces_the_vote_in_force(engine: Engine) -> None:
         assert [row.id for row in current_thumbs(opened)] == [down.id]
         assert len(opened.exec(select(Comparison)).all()) == 2
         with pytest.raises(ConflictError, match="replaced already"):
-            record_comparison(opened, talk.person, talk.turn, "tie", replaces=first.id)
+            vote_on_turn(opened, talk.person, talk.turn, Ballot("tie"), replaces=first.id)
 
 
 def test_only_ones_own_vote_on_the_same_thing_can_be_replaced(engine: Engine) -> None:
     mine, other = make_talk(engine), make_talk(engine)
     with session(engine) as opened:
-        theirs = record_comparison(opened, other.person, other.turn, "A")
+        theirs = vote_on_turn(opened, other.person, other.turn, Ballot("A"))
         thumb = record_thumb(opened, mine.person, mine.candidate_b, 1)
         for replaces in (theirs.id, "no such vote"):
             with pytest.raises(NotFoundError, match="could be replaced"):
-                record_comparison(opened, mine.person, mine.turn, "B", replaces=replaces)
+                vote_on_turn(opened, mine.person, mine.turn, Ballot("B"), replaces=replaces)
         with pytest.raises(NotFoundError, match="could be replaced"):
             record_thumb(opened, mine.person, mine.candidate_a, 1, replaces=thumb.id)
 
@@ -89,7 +90,7 @@ def test_of_many_votes_at_once_one_counts(engine: Engine) -> None:
     def vote() -> None:
         try:
             with session(engine) as opened:
-                record_comparison(opened, talk.person, talk.turn, "A")
+                vote_on_turn(opened, talk.person, talk.turn, Ballot("A"))
         except ConflictError as error:
             refused.append(error)
 
@@ -110,7 +111,7 @@ def test_nobody_votes_on_somebody_elses_answers(engine: Engine) -> None:
         opened.add(stranger)
         opened.flush()
         with pytest.raises(NotFoundError):
-            record_comparison(opened, stranger, talk.turn, "A")
+            vote_on_turn(opened, stranger, talk.turn, Ballot("A"))
         with pytest.raises(NotFoundError):
             record_thumb(opened, stranger, talk.candidate_a, 1)
         with pytest.raises(NotFoundError):
@@ -133,26 +134,29 @@ def test_a_choice_that_is_none_is_refused(
 ) -> None:
     talk = make_talk(engine)
     with session(engine) as opened, pytest.raises(InvalidInputError, match=said):
-        record_comparison(opened, talk.person, talk.turn, choice, strength)
+        vote_on_turn(opened, talk.person, talk.turn, Ballot(choice, strength))
 
 
 def test_a_turn_with_one_answer_cannot_be_compared(engine: Engine) -> None:
     talk = make_talk(engine, answers=("There are 25.",))
     with session(engine) as opened, pytest.raises(InvalidInputError, match="not two to compare"):
-        record_comparison(opened, talk.person, talk.turn, "A")
+        vote_on_turn(opened, talk.person, talk.turn, Ballot("A"))
 
 
 def test_a_stopped_answer_cannot_be_compared(engine: Engine) -> None:
     talk = make_talk(engine, finish_reason="cancelled")
     with session(engine) as opened, pytest.raises(InvalidInputError, match="was stopped"):
-        record_comparison(opened, talk.person, talk.turn, "A")
+        vote_on_turn(opened, talk.person, talk.turn, Ballot("A"))
 
 
 def test_a_decision_time_from_a_wrong_clock_is_bounded(engine: Engine) -> None:
     talk, other = make_talk(engine), make_talk(engine)
     with session(engine) as opened:
-        assert record_comparison(opened, talk.person, talk.turn, "A", None, -5).decision_ms == 0
-        row = record_comparison(opened, other.person, other.turn, "A", None, 2**60)
+        assert (
+            vote_on_turn(opened, talk.person, talk.turn, Ballot("A", decision_ms=-5)).decision_ms
+            == 0
+        )
+        row = vote_on_turn(opened, other.person, other.turn, Ballot("A", decision_ms=2**60))
         assert row.decision_ms == 24 * 60 * 60 * 1000
 
 

@@ -11,11 +11,11 @@ from sqlalchemy import Engine
 
 from service.agreement import FEWEST_PAIRS, Agreement, agreement
 from service.database import session
-from service.feedback import propose_correction, record_comparison, record_thumb
+from service.feedback import propose_correction, record_thumb
 from service.feedback_figures import FeedbackFigures, Volumes, share
 from service.tables import Comparison, Person, now
 from service.unanswered import topics
-from tests.service.conversations import Talk, make_talk
+from tests.service.conversations import Talk, make_talk, record_comparison
 from tests.service.web_client import Caller, web_app
 
 

@@ -7,7 +7,7 @@ import pytest
 from service import temporary_chats
 from service.errors import NotFoundError
 from service.temporary_chats import TemporaryChats, TemporaryTurn
-from service.turn_events import AnswerEnded
+from service.turn_events import AnswerEnded, TurnDone, TurnFailed, TurnStarted
 
 
 def turn(number: str, parent: str | None = None) -> TemporaryTurn:
@@ -74,3 +74,12 @@ def test_the_history_follows_the_branch(clock: list[float]) -> None:
     assert [told.answer for told in chat.history("2b", 1)] == ["answer 2b"]
     with pytest.raises(NotFoundError):
         chat.parent_of("none", None)
+
+
+def test_a_turn_that_was_ended_before_any_answer_is_told_as_unfinished() -> None:
+    chats = TemporaryChats()
+    chats.begin("c", "ada")
+    chats.add("c", TemporaryTurn("t", None, "question"))
+    chats.add("c", turn("u", "t"))
+    assert [type(event) for event in chats.told("ada", "t")] == [TurnStarted, TurnFailed]
+    assert [type(event) for event in chats.told("ada", "u")][-1] is TurnDone

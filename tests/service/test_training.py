@@ -23,7 +23,6 @@ from service import leases, policies, run_curves, run_outcome, smoke, training
 from service.database import migrate, open_database, session
 from service.demo import pairs
 from service.errors import ConflictError, NotFoundError, SettingsError, TrainingRunError
-from service.feedback import record_comparison
 from service.line_pages import read_log
 from service.people import simulated_person
 from service.plugin_host import PluginHost
@@ -31,6 +30,7 @@ from service.samples import read_samples
 from service.settings import Settings, SignalSettings, SourceSettings, TrainingSettings
 from service.sync import sync_all
 from service.tables import GateReport, PolicyVersion, StageReport, TrainingRun, Turn, now
+from tests.service.conversations import record_comparison
 from tests.tiny import tiny_base
 
 PLACES = ("Boston", "Berlin", "Pune", "Leeds")

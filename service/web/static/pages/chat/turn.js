@@ -78,7 +78,7 @@ function Answer({ talk, turn, answer, onCite }) {
   };
   const title = answer.side ? `Answer ${answer.side}` : "Answer";
   return html`<section class="answer" aria-label=${title} aria-busy=${answer.writing ? "true" : "false"}>
-    ${answer.finish_reason === "cancelled" && html`<p class="quiet">You stopped this answer; what was written is kept.</p>`}
+    ${answer.finish_reason === "cancelled" && html`<p class="quiet">This answer was ended early; what was written is kept.</p>`}
     ${answer.simulated && html`<${Badge}>simulated</${Badge}>`}
     <${Markdown} text=${answer.text || (answer.writing ? "" : "(no answer)")} writing=${Boolean(answer.writing)} citations=${turn.passages} onCite=${onCite} />
     ${answer.writing && html`<span class="caret" aria-hidden="true"></span>`}
