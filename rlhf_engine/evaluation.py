@@ -14,7 +14,7 @@ from rlhf_engine.answer_sheet import SheetRow, fill_sheet
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.errors import SnapshotError
 from rlhf_engine.files import sha256_of, write_lines
-from rlhf_engine.gate import Measured, decide, figures
+from rlhf_engine.gate import MORE_NEEDED, Measured, decide, figures
 from rlhf_engine.plan import RunPlan
 from rlhf_engine.records import (
     Demonstration,
@@ -29,7 +29,7 @@ from rlhf_engine.reward_model import RewardModel
 from rlhf_engine.signals import RewardSignal, summary
 from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.stage import Stage
-from rlhf_engine.statistics import Interval, mean_interval
+from rlhf_engine.statistics import Interval, mean_interval, win_interval
 
 SCORED_AT_ONCE = 8
 
@@ -54,11 +54,8 @@ def run_evaluation(
     What the reward signals read of both policies' answers is reported, and decides nothing.
     """
     demonstrations = snapshot.evaluation_demonstrations()[: stage.plan.evaluation.max_questions]
-    if len(demonstrations) < 2:
-        raise SnapshotError(
-            f"{len(demonstrations)} questions are held out of training, and a verdict needs at "
-            "least 2; add gold answers, or a source with purpose evaluation"
-        )
+    if not demonstrations:
+        raise SnapshotError(f"no question is held out of training, and {MORE_NEEDED}")
     backbone = Backbone.load(Path(stage.plan.base), stage.dtype)
     live, candidate = _players(stage)
     sheets = {
@@ -183,41 +180,38 @@ def _measure(
     stage: Stage, sheets: dict[str, list[SheetRow]], rewards: dict[str, list[float]]
 ) -> Measured:
     live, candidate = sheets["live"], sheets["candidate"]
+    evaluation = stage.plan.evaluation
     gains = [after.chrf - before.chrf for before, after in zip(live, candidate, strict=True)]
     return Measured(
         questions=len(live),
-        win_rate=_win_rate(stage, live, candidate, rewards) if rewards else None,
+        win_rate=_win_rate(live, candidate, rewards, evaluation.confidence) if rewards else None,
         chrf_live=_mean([row.chrf for row in live]),
         chrf_candidate=_mean([row.chrf for row in candidate]),
-        chrf_gain=_interval(stage, gains),
+        chrf_gain=mean_interval(
+            gains,
+            confidence=evaluation.confidence,
+            rounds=evaluation.bootstrap_rounds,
+            seed=stage.plan.seed,
+        ),
         length_live=_mean([row.tokens for row in live]),
         length_candidate=_mean([row.tokens for row in candidate]),
     )
 
 
 def _win_rate(
-    stage: Stage,
     live: Sequence[SheetRow],
     candidate: Sequence[SheetRow],
     rewards: dict[str, list[float]],
+    confidence: float,
 ) -> Interval:
     """Share of questions where the candidate's answer scores higher; equal answers count half."""
-    wins = []
+    wins = ties = 0
     for at, (before, after) in enumerate(zip(live, candidate, strict=True)):
         difference = rewards["candidate"][at] - rewards["live"][at]
         even = before.answer == after.answer or difference == 0
-        wins.append(0.5 if even else float(difference > 0))
-    return _interval(stage, wins)
-
-
-def _interval(stage: Stage, values: Sequence[float]) -> Interval:
-    evaluation = stage.plan.evaluation
-    return mean_interval(
-        values,
-        confidence=evaluation.confidence,
-        rounds=evaluation.bootstrap_rounds,
-        seed=stage.plan.seed,
-    )
+        ties += even
+        wins += difference > 0 and not even
+    return win_interval(wins, ties, len(live) - wins - ties, confidence=confidence)
 
 
 @torch.inference_mode()

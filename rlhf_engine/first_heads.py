@@ -69,7 +69,7 @@ def read_differences(
     sides: list[tuple[Tensor, Tensor]] = []
     labels: dict[str, list[Tensor]] = {name: [] for name in (*LABELS, "questions")}
     seen = 0
-    for at, row in enumerate(rows):
+    for done, row in enumerate(rows, start=1):
         batch = collate([row])
         found = _states(backbone, batch)
         sides.append((batch["chosen"] + seen, batch["rejected"] + seen))
@@ -77,8 +77,8 @@ def read_differences(
         seen += len(found)
         for name in LABELS:
             labels[name].append(batch[name])
-        labels["questions"].append(torch.full_like(batch["chosen"], at))
-        on_row(at + 1, len(rows))
+        labels["questions"].append(torch.full_like(batch["chosen"], row["question"]))
+        on_row(done, len(rows))
     every = torch.cat(states)
     scale = scale_of(every)
     chosen, rejected = (torch.cat(side) for side in zip(*sides, strict=True))

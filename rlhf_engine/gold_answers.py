@@ -2,12 +2,14 @@
 
 A gold answer is known by its normalised question and its text, whatever passages stand in its
 prompt today. One that the earlier snapshot lacks is new; one that only the earlier snapshot has
-was withdrawn or corrected, and going on from what learnt it cannot take it back.
+was withdrawn or corrected, and going on from what learnt it cannot take it back. What a run watches
+it does not learn, so it leaves a list of that for the run that goes on from it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -15,9 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_engine.errors import SnapshotError
+from rlhf_engine.files import write_json
 from rlhf_engine.plan import SftPlan
 from rlhf_engine.records import Demonstration
+from rlhf_engine.run_folder import RunFolder
 from rlhf_engine.snapshot import Snapshot, is_watched, normalised
+
+WATCHED = "watched.json"
+"""In the folder of the stage sft: the hash of each watched question."""
 
 MIN_WATCHED = 8
 """Fewer held-out questions say too little to stop a training by."""
@@ -52,8 +59,8 @@ def choose_lessons(plan: SftPlan, seed: int, snapshot: Snapshot) -> Lessons:
     if plan.seen is not None:
         earlier = Snapshot.open(Path(plan.seen))
         _refuse_withdrawn(earlier, snapshot)
-        kept_back = _questions(_watched(plan, earlier, set()))
-        known = {key for key in _keys(earlier) if key[0] not in kept_back}
+        watched_then = _read_watched(earlier)
+        known = {key for key in _keys(earlier) if _hash(key[0]) not in watched_then}
     watched = _watched(plan, snapshot, {question for question, _ in known})
     kept_back = _questions(watched)
     training = [
@@ -64,6 +71,12 @@ def choose_lessons(plan: SftPlan, seed: int, snapshot: Snapshot) -> Lessons:
     new = tuple(item for item in training if _key(item) not in known)
     again = [item for item in training if _key(item) in known]
     return Lessons(new, _sample(again, plan.replay_share, f"{seed} {snapshot.hash}"), watched)
+
+
+def write_watched(stage_path: Path, lessons: Lessons) -> None:
+    """Keep in the stage's folder which questions the run did not learn because it watched them."""
+    hashes = {_hash(question) for question in _questions(lessons.watched)}
+    write_json(stage_path / WATCHED, sorted(hashes))
 
 
 def withdrawn(earlier: Snapshot, now: Snapshot) -> int:
@@ -86,6 +99,13 @@ def _refuse_withdrawn(earlier: Snapshot, now: Snapshot) -> None:
         )
 
 
+def _read_watched(earlier: Snapshot) -> set[str]:
+    """Hashes of what the run of a snapshot watched. None where it left no list: what may have been
+    learnt counts as learnt."""
+    path = RunFolder(earlier.path.parent).stage_path("sft") / WATCHED
+    return set(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else set()
+
+
 def _watched(
     plan: SftPlan, snapshot: Snapshot, known_questions: set[str]
 ) -> tuple[Demonstration, ...]:
@@ -103,7 +123,8 @@ def _watched(
             if is_watched(item.prompt.question, plan.watched_percent)
             and normalised(item.prompt.question) not in known_questions
         ]
-    chosen = sorted(found, key=_hash)[: plan.watched_questions]
+    found.sort(key=lambda item: _hash(normalised(item.prompt.question)))
+    chosen = found[: plan.watched_questions]
     return tuple(chosen) if len(chosen) >= MIN_WATCHED else ()
 
 
@@ -127,5 +148,6 @@ def _questions(items: Iterable[Demonstration]) -> set[str]:
     return {normalised(item.prompt.question) for item in items}
 
 
-def _hash(item: Demonstration) -> bytes:
-    return hashlib.sha256(normalised(item.prompt.question).encode()).digest()
+def _hash(question: str) -> str:
+    """Of a normalised question."""
+    return hashlib.sha256(question.encode()).hexdigest()

@@ -21,14 +21,16 @@ from rlhf_engine.backbone import group_answers
 from rlhf_engine.plan import RunPlan
 from rlhf_engine.preferences import Pair
 from rlhf_engine.render import answer_ids, prompt_ids
+from rlhf_engine.snapshot import normalised
 
 LABELS = ("chosen", "rejected", "target", "margin", "both_bad", "weights")
 
 
 @dataclass(slots=True)
 class _Row:
-    """A row that grows: answers as ids, and pairs of their places."""
+    """A row that grows: its question's number, answers as ids, and pairs of their places."""
 
+    question: int
     prompt_ids: list[int]
     answers: list[list[int]] = field(default_factory=list)
     pairs: list[dict[str, Any]] = field(default_factory=list)
@@ -50,28 +52,42 @@ def tokenised(
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Rows of at most `micro_batch_size` answers (2 at least), and what was cut.
 
-    weights: [k, b], each head's weight of each pair. The figures count the pairs that were
-    `truncated`, and those among them with `answers_cut`.
+    weights: [k, b], each head's weight of each pair. Rows of the same question, however it is
+    spelled, have the same number `question`. The figures count the pairs that were `truncated`,
+    and those among them with `answers_cut`.
     """
     open_rows: dict[tuple[int, ...], _Row] = {}
     rows: list[_Row] = []
+    questions: dict[str, int] = {}
     truncated = answers_cut = 0
     for at, pair in enumerate(pairs):
-        prompt = prompt_ids(tokenizer, pair.prompt, plan.max_prompt_tokens)
+        prompt, prompt_cut = _prompt(tokenizer, pair, plan.max_prompt_tokens)
         whole = [answer_ids(tokenizer, text) for text in (pair.chosen, pair.rejected)]
-        cut = any(len(ids) > plan.max_answer_tokens for ids in whole)
-        answers_cut += cut
-        truncated += cut or len(prompt_ids(tokenizer, pair.prompt)) > plan.max_prompt_tokens
-        texts = (pair.chosen, pair.rejected)
-        answers = [answer_ids(tokenizer, text, plan.max_answer_tokens) for text in texts]
+        answers = [_shortened(ids, plan.max_answer_tokens) for ids in whole]
+        answers_cut += answers != whole
+        truncated += prompt_cut or answers != whole
         row = open_rows.get(tuple(prompt))
         if row is None or not row.with_room_for(answers, max(2, plan.micro_batch_size)):
-            row = open_rows[tuple(prompt)] = _Row(prompt)
+            number = questions.setdefault(normalised(pair.prompt.question), len(questions))
+            row = open_rows[tuple(prompt)] = _Row(number, prompt)
             rows.append(row)
         chosen, rejected = map(row.place, answers)
         row.pairs.append(_labels(pair, chosen, rejected, weights[:, at].tolist()))
-    plain = [{"prompt_ids": r.prompt_ids, "answers": r.answers, "pairs": r.pairs} for r in rows]
+    plain = [{name: getattr(row, name) for name in _Row.__slots__} for row in rows]
     return plain, {"truncated": truncated, "answers_cut": answers_cut}
+
+
+def _prompt(tokenizer: Any, pair: Pair, most: int) -> tuple[list[int], bool]:
+    """The prompt's ids, and whether they had to be cut to `most`."""
+    whole = prompt_ids(tokenizer, pair.prompt)
+    if len(whole) <= most:
+        return whole, False
+    return prompt_ids(tokenizer, pair.prompt, most), True
+
+
+def _shortened(ids: list[int], most: int) -> list[int]:
+    """At most so many of an answer's ids, the end-of-turn token among them."""
+    return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
 
 
 def _labels(pair: Pair, chosen: int, rejected: int, weights: list[float]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rlhf_engine.gate import MIN_QUESTIONS
 from rlhf_engine.plan import GatePlan
 
 
@@ -34,11 +35,12 @@ def _wins(figures: Mapping[str, Any], gate: GatePlan) -> RuleReport:
     rate, least = figures["win_rate"], gate.min_win_rate_lower
     return RuleReport(
         "People would prefer it",
-        f"By the reward model, its answers must win more than {least:.0%} of the held-out "
-        "questions against the live version, even at the low end of the interval.",
+        f"By the reward model, its answers must win more than {least:.0%} of at least "
+        f"{MIN_QUESTIONS} held-out questions against the live version, even at the low end of the "
+        "interval.",
         f"It wins {rate['value']:.0%} ({rate['lower']:.0%} to {rate['upper']:.0%}) of "
         f"{figures['questions']} questions.",
-        rate["lower"] > least,
+        rate["lower"] > least and _enough(figures),
     )
 
 
@@ -46,12 +48,16 @@ def _closer(figures: Mapping[str, Any]) -> RuleReport:
     gain = figures["chrf_gain"]
     return RuleReport(
         "It comes closer to the right answers",
-        "Its answers must be more like the right ones than the live version's, even at the low end "
-        "of the interval.",
+        f"On at least {MIN_QUESTIONS} held-out questions, its answers must be more like the right "
+        "ones than the live version's, even at the low end of the interval.",
         f"Likeness changed by {gain['value']:+.1f} points of 100 ({gain['lower']:+.1f} to "
         f"{gain['upper']:+.1f}) over {figures['questions']} questions.",
-        gain["lower"] > 0,
+        gain["lower"] > 0 and _enough(figures),
     )
+
+
+def _enough(figures: Mapping[str, Any]) -> bool:
+    return int(figures["questions"]) >= MIN_QUESTIONS
 
 
 def _likeness(figures: Mapping[str, Any], gate: GatePlan) -> RuleReport:

@@ -93,8 +93,8 @@ def with_earlier_reward_model(
     session: Session, plan: rlhf_engine.RunPlan, snapshot: rlhf_engine.Snapshot
 ) -> rlhf_engine.RunPlan:
     """The plan with the newest finished reward model to go on from, if any; a plan that names
-    one stays. Where a vote it learnt was withdrawn or changed since, training begins anew,
-    because that cannot be unlearnt."""
+    one stays. Where a vote it learnt was withdrawn or changed since, or its question is held out
+    now, training begins anew, because that cannot be unlearnt."""
     if plan.reward_model.warm_start or "reward_model" not in plan.stages:
         return plan
     for run in session.exec(select(TrainingRun).order_by(col(TrainingRun.created_at).desc())):
@@ -113,12 +113,13 @@ def with_earlier_reward_model(
 
 
 def _votes(snapshot: rlhf_engine.Snapshot) -> set[tuple[str, ...]]:
-    """What names each comparison and thumb of a snapshot."""
+    """What names each comparison and thumb that a reward model learns of a snapshot."""
     thumbs = {
         (item.rater, item.prompt.id, item.answer, item.rated_at, str(item.up))
         for item in snapshot.thumbs
+        if item.prompt.split == "train"
     }
-    return thumbs | {(item.id,) for item in snapshot.comparisons}
+    return thumbs | {(item.id,) for item in snapshot.comparisons if item.prompt.split == "train"}
 
 
 def reusable_sft(session: Session, settings: Settings, key: str) -> Path | None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlhf_engine.backbone import SCORE_KEY, Backbone, read_adapter
-from rlhf_engine.first_heads import Differences, first_heads, read_differences
+from rlhf_engine.first_heads import FOLDS, Differences, first_heads, read_differences
 from rlhf_engine.pair_rows import tokenised
 from rlhf_engine.plan import RewardPlan
 from rlhf_engine.preferences import gather_pairs
@@ -116,6 +116,39 @@ def test_an_answer_has_the_state_that_the_scores_are_read_in(base: Path, tmp_pat
     pair = rows[0]["pairs"][0]
     apart = (states[pair["chosen"]] - states[pair["rejected"]]) / scale
     torch.testing.assert_close(found.states[0], apart.detach(), atol=1e-4, rtol=1e-4)
+
+
+def several(questions: int, pairs: int) -> list[Comparison]:
+    """So many pairs to each question, which every rater spells in another way."""
+    spelled = ("Question number {}?", "question  number {}", "QUESTION, number {}!")
+    return [
+        Comparison(
+            f"{at}-{pair}",
+            Prompt(f"q{at}-{pair}", spelled[pair % 3].format(at)),
+            f"Right answer {pair}.",
+            f"Wrong answer {pair}.",
+            "a",
+            rater=f"r{pair}",
+        )
+        for at in range(questions)
+        for pair in range(pairs)
+    ]
+
+
+@pytest.mark.parametrize(("questions", "pairs"), [(10, 3), (4, 6)])
+def test_pairs_of_one_question_stay_in_one_fold(
+    base: Path, tmp_path: Path, questions: int, pairs: int
+) -> None:
+    stage = reward_stage(tmp_path, base)
+    backbone = Backbone.load(base)
+    votes = gather_pairs(several(questions, pairs), [], stage.plan.reward_model).pairs
+    rows, _ = tokenised(backbone.tokenizer, votes, stage.plan, torch.ones(1, len(votes)))
+    assert len(rows) == questions * pairs
+    found, scale = read_differences(backbone, rows, lambda *_: None)
+    expected = torch.arange(questions).repeat_interleave(pairs)
+    assert torch.equal(found.questions, expected)
+    heads = first_heads(found, scale)
+    assert (heads is None) == (questions < FOLDS)
 
 
 def test_questions_are_watched_whole_and_only_where_enough_votes_are_left() -> None:

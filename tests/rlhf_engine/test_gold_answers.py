@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_engine.errors import PlanError, SnapshotError
-from rlhf_engine.gold_answers import added, choose_lessons, withdrawn
+from rlhf_engine.gold_answers import added, choose_lessons, withdrawn, write_watched
 from rlhf_engine.plan import SftPlan
 from rlhf_engine.records import Demonstration, Prompt, PromptPassage, Split
 from rlhf_engine.snapshot import Snapshot, freeze
@@ -135,11 +135,36 @@ def test_few_answers_are_all_learnt(tmp_path: Path) -> None:
 
 
 def test_what_was_watched_before_was_not_learnt_and_stays_watched(tmp_path: Path) -> None:
-    earlier = frozen(tmp_path / "a", gold(0, 400))
+    earlier = frozen(tmp_path / "a" / "snapshot", gold(0, 400))
     before = choose_lessons(PLAN, 17, earlier)
+    write_watched(tmp_path / "a" / "sft", before)
     lessons = choose_lessons(going_on(earlier), 17, frozen(tmp_path / "b", gold(0, 420)))
+    assert len(lessons.watched) >= 8
     assert not set(ids(lessons.watched)) & set(ids(before.new))
     assert not set(ids(lessons.replayed)) & set(ids(before.watched))
+
+
+def test_what_any_run_of_a_chain_learnt_is_never_watched(tmp_path: Path) -> None:
+    """The first three runs have too few new questions to watch some, and so learn all."""
+    plan, learnt = SftPlan(), set[str]()
+    watched = []
+    for number, last in enumerate((120, 180, 270, 600)):
+        snapshot = frozen(tmp_path / f"{number}" / "snapshot", gold(0, last))
+        lessons = choose_lessons(plan, 17, snapshot)
+        write_watched(tmp_path / f"{number}" / "sft", lessons)
+        assert not set(ids(lessons.watched)) & learnt
+        learnt |= set(ids(lessons.learnt))
+        assert len(learnt) + len(lessons.watched) == last
+        watched.append(len(lessons.watched))
+        plan = going_on(snapshot, epochs=3.0)
+    assert watched == [0, 0, 0, 16]
+
+
+def test_without_a_list_all_of_an_earlier_run_counts_as_learnt(tmp_path: Path) -> None:
+    earlier = frozen(tmp_path / "a" / "snapshot", gold(0, 400))
+    lessons = choose_lessons(going_on(earlier), 17, frozen(tmp_path / "b", gold(0, 420)))
+    assert ids(lessons.new) == [f"train{at}" for at in range(400, 420)]
+    assert lessons.watched == ()
 
 
 def test_the_policy_to_go_on_from_needs_its_snapshot() -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlmodel import Session
 
 from rlhf_engine.plan import STAGES, RunPlan, SftPlan
-from rlhf_engine.records import Comparison, Demonstration, Prompt, StageReport
+from rlhf_engine.records import Comparison, Demonstration, Prompt, Split, StageReport, Thumb
 from rlhf_engine.run_folder import RunFolder
 from rlhf_engine.snapshot import Snapshot, freeze
 from service.database import migrate, open_database, session
@@ -189,6 +189,39 @@ def test_a_reward_model_goes_on_where_no_vote_was_withdrawn(
     assert with_earlier_reward_model(home.opened, plan, snapshot) == plan
     run.mark_done(StageReport("reward_model", 1.0))
     planned = with_earlier_reward_model(home.opened, plan, snapshot).reward_model
+    assert planned.warm_start == (str(run.stage_path("reward_model")) if goes_on else None)
+
+
+def judged(home: Home, name: str, comparison: Split, thumb: Split) -> Snapshot:
+    """A snapshot with a comparison and a thumb, each on a question of its own and one side."""
+    gold = [Demonstration(Prompt("g", "What is 0?"), "0.")]
+    vote = Comparison("a", Prompt("p", "What is 1?", split=comparison), "1.", "2.", "a")
+    given = Thumb(Prompt("q", "What is 2?", split=thumb), "2.", up=True, rater="r")
+    return freeze(home.folder / name / "snapshot", gold, [vote], [], [given])
+
+
+@pytest.mark.parametrize(
+    ("then", "today", "goes_on"),
+    [
+        (("train", "train"), ("train", "train"), True),
+        (("train", "train"), ("held_out", "train"), False),
+        (("train", "train"), ("train", "exam"), False),
+        (("held_out", "exam"), ("train", "train"), True),
+        (("held_out", "exam"), ("exam", "held_out"), True),
+    ],
+    ids=["as it was", "a vote now held out", "a thumb now in the exam", "freed", "never learnt"],
+)
+def test_a_reward_model_that_learnt_what_is_measured_now_is_not_gone_on_from(
+    home: Home,
+    plan: RunPlan,
+    then: tuple[Split, Split],
+    today: tuple[Split, Split],
+    goes_on: bool,
+) -> None:
+    home.trained("a", plan, judged(home, "a", *then))
+    run = RunFolder(home.folder / "a")
+    run.mark_done(StageReport("reward_model", 1.0))
+    planned = with_earlier_reward_model(home.opened, plan, judged(home, "b", *today)).reward_model
     assert planned.warm_start == (str(run.stage_path("reward_model")) if goes_on else None)
 
 
