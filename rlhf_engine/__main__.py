@@ -1,6 +1,7 @@
 """`python -m rlhf_engine RUN_DIR`: work through a run folder without the service.
 
-Started by `accelerate launch -m rlhf_engine RUN_DIR`, several processes share the stage ppo.
+Started by `accelerate launch -m rlhf_engine RUN_DIR`, several processes share the stage ppo,
+each on the GPU that `own_gpu.py` gives it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 from rlhf_engine.errors import Cancelled, EngineError
+from rlhf_engine.own_gpu import see_one_gpu
 from rlhf_engine.run_folder import Progress, RunFolder
 
 
@@ -28,6 +30,7 @@ def main() -> int:
     # Read once, when torch loads: threads that wait should soon leave the cores to the server.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
+        see_one_gpu(os.environ)
         from rlhf_engine.pipeline import train
 
         verdict = train(arguments.run_dir, on_progress=_show, until=arguments.until)

@@ -280,7 +280,7 @@ class Backbone:
 
 
 def default_device() -> str:
-    """ "cuda" where there is one, else "cpu"."""
+    """ "cuda" where a GPU is visible, the first one, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

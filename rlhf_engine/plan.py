@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+import types
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rlhf_engine.errors import PlanError
 
@@ -205,14 +206,15 @@ class RunPlan:
     gate: GatePlan = field(default_factory=GatePlan)
 
     def __post_init__(self) -> None:
+        _check(self)
         unknown = [stage for stage in self.stages if stage not in STAGES]
         if unknown or list(self.stages) != [s for s in STAGES if s in self.stages]:
             raise PlanError(
                 f"stages is {list(self.stages)}; it must be some of {list(STAGES)}, in that order"
             )
-        sections: tuple[Any, ...] = (self, self.lora, self.sft, self.reward_model, self.ppo)
+        sections: tuple[Any, ...] = (self.lora, self.sft, self.reward_model, self.ppo)
         for section in (*sections, self.evaluation, self.gate, *self.signals):
-            _check_numbers(section)
+            _check(section)
         _check_rollouts(self.ppo)
 
     @property
@@ -281,17 +283,51 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def _check_numbers(section: Any) -> None:
-    for item in fields(section):
-        value = getattr(section, item.name)
+def _check(section: Any) -> None:
+    """Each field against its type hint, and numbers against their range."""
+    for name, hint in get_type_hints(type(section)).items():
+        value = getattr(section, name)
+        what = f"{type(section).__name__}.{name} is {value!r}"
+        if not _fits(value, hint):
+            raise PlanError(f"{what}; it must be {_in_words(hint)}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        least, largest = RANGES[item.name]
+        least, largest = RANGES[name]
         if not math.isfinite(value) or not least <= value <= largest:
-            raise PlanError(
-                f"{type(section).__name__}.{item.name} is {value}; "
-                f"it must lie between {least} and {largest}"
-            )
+            raise PlanError(f"{what}; it must lie between {least} and {largest}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(each, inner[0]) for each in value)
+    if hint in (int, float):
+        return isinstance(value, int | hint) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    types.NoneType: "null",
+}
+
+
+def _in_words(hint: Any) -> str:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {list(inner)}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_in_words, inner))
+    if origin is tuple:
+        return f"a list of which each is {_in_words(inner[0])}"
+    return _WORDS.get(hint, f"a {hint.__name__}")
 
 
 def _check_rollouts(ppo: PpoPlan) -> None:
@@ -304,9 +340,3 @@ def _check_rollouts(ppo: PpoPlan) -> None:
             )
     if ppo.algorithm != "ppo" and each < 2:
         raise PlanError(f"PpoPlan.answers_per_prompt is 1; {ppo.algorithm} needs at least 2")
-    algorithms = ("ppo", "rloo", "best_of_n")
-    for name, allowed in (("algorithm", algorithms), ("kl_estimator", ("k1", "k3"))):
-        if getattr(ppo, name) not in allowed:
-            raise PlanError(
-                f"PpoPlan.{name} is {getattr(ppo, name)!r}; it must be one of {list(allowed)}"
-            )

@@ -20,7 +20,7 @@ WAIT = timedelta(hours=6)
 
 
 class Processes:
-    """This process (`rank`) among `count`."""
+    """This process (`rank`) among `count`; each sees one GPU at most (own_gpu.py)."""
 
     def __init__(self) -> None:
         self.count = int(os.environ.get("WORLD_SIZE", "1"))

@@ -107,7 +107,8 @@ class Thumb:
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """How tokens are drawn. `temperature` 0 is greedy; `top_p` 1 keeps the whole distribution.
+    """How tokens are drawn. A `temperature` below 0.00001 is greedy; `top_p` 1 keeps the whole
+    distribution, and however small it is, the likeliest token is kept.
 
     An answer ends before the first of the texts in `stop`; only serving engines heed them.
     `top_logprobs` is how many of the likeliest tokens each Token event tells.
@@ -145,7 +146,8 @@ class SignalInput:
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """What a stage measured. `figures` has stable keys; `seconds` is wall time over all tries."""
+    """What a stage measured. `figures` has stable keys; `seconds` is wall time over all tries, of
+    one that was killed as far as it had told its progress."""
 
     stage: str
     seconds: float

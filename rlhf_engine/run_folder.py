@@ -33,7 +33,8 @@ from rlhf_engine.records import GateReport, StageReport, from_json, to_json
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run is: `step` of `total` in `stage`; `left_s` is an estimate, None at first."""
+    """Where a run is: `step` of `total` in `stage`; `left_s` is an estimate, None at first.
+    `spent_s` is the stage's wall time over all tries."""
 
     stage: str
     step: int
@@ -41,6 +42,7 @@ class Progress:
     note: str = ""
     left_s: float | None = None
     at: float = 0.0
+    spent_s: float = 0.0
 
 
 class RunFolder:

@@ -29,10 +29,16 @@ class Stage:
     plan: RunPlan
     dtype: str
     on_progress: Callable[[Progress], None] | None = None
-    _started: float = field(default_factory=time.monotonic)
+    _started: float = field(init=False)
+    _earlier_s: float = field(init=False)
     _shown: float = 0.0
     _drawn: float = 0.0
     _part: tuple[str, int, float] = ("", 0, 0.0)
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
+        told = self.run.progress()
+        self._earlier_s = told.spent_s if told and told.stage == self.name else 0.0
 
     @property
     def path(self) -> Path:
@@ -48,7 +54,8 @@ class Stage:
         if step < total and at - self._shown < _SHOW_EVERY_S:
             return
         self._shown = at
-        progress = Progress(self.name, step, total, note, self._left(step, total), time.time())
+        left = self._left(step, total)
+        progress = Progress(self.name, step, total, note, left, time.time(), self.seconds())
         self.run.write_progress(progress)
         if self.on_progress is not None:
             self.on_progress(progress)
@@ -60,8 +67,8 @@ class Stage:
             self._drawn = time.monotonic()
 
     def seconds(self) -> float:
-        """Wall time since the stage began."""
-        return time.monotonic() - self._started
+        """Wall time of the stage over all tries; of one that was killed, as far as it told."""
+        return self._earlier_s + time.monotonic() - self._started
 
     def _left(self, step: int, total: int) -> float | None:
         """Seconds left of what `note` names, from its own pace."""

@@ -23,6 +23,7 @@ import structlog
 
 import rlhf_engine
 from rlhf_engine.files import write_json
+from rlhf_engine.own_gpu import see_one_gpu
 from service.errors import HeedError
 from service.logs import configure_logging
 from service.run_signals import RunSignals
@@ -69,7 +70,7 @@ def work(run_dir: Path) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Lower this process's priority, tie it to its parent, and work."""
+    """Lower this process's priority, tie it to its parent, give it one GPU, and work."""
     parser = argparse.ArgumentParser(prog="python -m service.worker", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="the run folder")
     parser.add_argument("--niceness", type=int, default=0, help="0 to 19; 19 yields most")
@@ -79,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.nice(options.niceness)
     if options.parent is not None and not die_with(options.parent):
         return CANCELLED
+    # Read once, when torch is imported.
+    see_one_gpu(os.environ)
     return work(options.run_dir)
 
 

@@ -26,6 +26,7 @@ PPO = PpoPlan(
     minibatch_size=4,
     epochs=2,
     learning_rate=1e-3,
+    early_stop_kl=0.005,
 )
 
 
@@ -75,6 +76,9 @@ def test_two_processes_learn_what_one_learns(prepared: RunFolder, tmp_path: Path
     by_one = [row for row in alone.metrics() if "batch" in row]
     by_two = [row for row in shared.metrics() if "batch" in row]
     assert len(by_one) == len(by_two) == 2
+    steps = [row["policy/steps"] for row in by_one]
+    assert [row["policy/steps"] for row in by_two] == steps
+    assert min(steps) < 2 * 2, "no batch was to be left early"
     for key in ("objective/kl", "objective/score", "length/mean", "policy/ratio", "loss/policy"):
         for one, two in zip(by_one, by_two, strict=True):
             assert two[key] == pytest.approx(one[key], abs=1e-4), key
