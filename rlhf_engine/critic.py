@@ -1,8 +1,8 @@
 """The critic: a linear head over the reward model's hidden states.
 
 It starts as the best linear forecast of an answer's final score from what stands before
-each token, fitted on the answers of the comparisons. Those are the SFT policy's own
-answers, so PPO begins with the value function of its starting point.
+each token, fitted on answers that people voted on, whichever policies gave them: PPO begins
+with the value function of answers like those.
 
 Legend: n tokens of all answers, b batch, t answer tokens, h hidden width.
 """

@@ -121,7 +121,9 @@ class Ppo:
             self.scale,
             lambda drawn: self._show(number, drawn),
         )
-        drawn = ppo_metrics.of_rollout(rollout, self.processes, self.kl.coefficient)
+        drawn = ppo_metrics.of_rollout(
+            rollout, self.processes, self.kl.coefficient, self.ppo.kl_estimator
+        )
         self._check_mismatch(drawn)
         started = time.monotonic()
         updates: dict[str, float] = {}
@@ -156,16 +158,26 @@ class Ppo:
         figures = ppo_metrics.means(seen)
         if number < self.ppo.critic_warmup_batches:
             return figures
-        seen = []
+        seen = self._policy_steps(number, minibatches, shares)
+        return figures | ppo_metrics.means(seen) | {"policy/steps": float(len(seen))}
+
+    def _policy_steps(
+        self, number: int, minibatches: list[Minibatch], shares: list[list[float]]
+    ) -> list[dict[str, float]]:
+        """What each step measured; none follows once a minibatch shows the policy too far from
+        the one that drew the answers."""
+        seen: list[dict[str, float]] = []
         for epoch in range(self.ppo.epochs):
             for at in self._order(number, "policy", epoch, len(minibatches)):
                 self._stop_if_asked()
-                seen.append(self._policy_step(minibatches[at], shares[at]))
-                if number == self.ppo.critic_warmup_batches and len(seen) == 1:
-                    self._check_first_step(seen[0], minibatches[at])
-            if seen[-1]["policy/approx_kl"] > self.ppo.early_stop_kl:
-                break
-        return figures | ppo_metrics.means(seen) | {"policy/steps": float(len(seen))}
+                measured = self._policy_gradient(minibatches[at], shares[at])
+                if number == self.ppo.critic_warmup_batches and not seen:
+                    self._check_first_step(measured, minibatches[at])
+                if measured["policy/approx_kl"] > self.ppo.early_stop_kl:
+                    return seen
+                self._take_step("policy", self.optimizer)
+                seen.append(measured)
+        return seen
 
     def _set_learning_rate(self, number: int) -> None:
         """Linear from the plan's rate in the first batch towards 0 after the last: the noise of
@@ -201,15 +213,15 @@ class Ppo:
         keys = ("loss/value", "value/clipfrac")
         return dict(zip(keys, self.processes.add_up(figures).tolist(), strict=True))
 
-    def _policy_step(self, minibatch: Minibatch, shares: list[float]) -> dict[str, float]:
-        """One optimizer step; each part counts by its share of the minibatch's tokens."""
+    def _policy_gradient(self, minibatch: Minibatch, shares: list[float]) -> dict[str, float]:
+        """Leave the gradient of one optimizer step, to which each part adds by its share of the
+        minibatch's tokens; the figures of `STEP_KEYS`, of all processes."""
         self.optimizer.zero_grad(set_to_none=True)
         figures = torch.zeros(len(ppo_metrics.STEP_KEYS), device=self.backbone.device)
         for part, share in zip(minibatch, shares, strict=True):
             loss, measured = self._policy_loss(part)
             (loss * share).backward()  # type: ignore[no-untyped-call]
             figures += share * measured
-        self._take_step("policy", self.optimizer)
         return dict(
             zip(ppo_metrics.STEP_KEYS, self.processes.add_up(figures).tolist(), strict=True)
         )

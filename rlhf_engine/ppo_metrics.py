@@ -23,11 +23,14 @@ STEP_KEYS = (
 """Figures of one policy step, means over its answer tokens."""
 
 
-def of_rollout(rollout: Rollout, processes: Processes, kl_coefficient: float) -> dict[str, float]:
+def of_rollout(
+    rollout: Rollout, processes: Processes, kl_coefficient: float, kl_estimator: str = "k1"
+) -> dict[str, float]:
     """Means over the batch's answers, or over its answer tokens where the key names the policy.
 
     objective/kl is the k1 estimate of the KL to the SFT policy in nats an answer, objective/kl_k3
-    the k3 estimate; objective/rlhf_reward is the mean reward minus the KL penalty.
+    the k3 estimate; objective/rlhf_reward is the mean reward minus the KL penalty, which is taken
+    by `kl_estimator`.
     """
     answers = list(rollout.answers.values())
     sums = {
@@ -43,16 +46,16 @@ def of_rollout(rollout: Rollout, processes: Processes, kl_coefficient: float) ->
     added = processes.add_up(torch.tensor(list(sums.values()), dtype=torch.float64))
     total = dict(zip(sums, added.tolist(), strict=True))
     count, tokens = total["answers"], max(total["tokens"], 1.0)
-    kl = total["kl_k1"] / count
+    penalty = kl_coefficient * total[f"kl_{kl_estimator}"] / count
     return {
-        "objective/kl": kl,
+        "objective/kl": total["kl_k1"] / count,
         "objective/kl_k3": total["kl_k3"] / count,
         "objective/kl_coefficient": kl_coefficient,
         "objective/score": total["score"] / count,
         "objective/score_spread": total["spread"] / count,
         "objective/novelty": total["novelty"] / count,
         "objective/reward": total["reward"] / count,
-        "objective/rlhf_reward": total["reward"] / count - kl_coefficient * kl,
+        "objective/rlhf_reward": total["reward"] / count - penalty,
         **{name: total[name] / count for name in rollout.readings if name.startswith(_SIGNALS)},
         "policy/mismatch": total["mismatch"] / tokens,
         "value/explained_variance": _explained_variance(rollout, processes),

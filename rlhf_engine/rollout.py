@@ -32,7 +32,7 @@ from rlhf_engine.processes import Processes
 from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings
 from rlhf_engine.render import prompt_ids
 from rlhf_engine.reward_model import Judgement
-from rlhf_engine.signals import Known, RewardSignal, read_signal
+from rlhf_engine.signals import Known, RewardSignal, read_all
 
 POLICY, REFERENCE = "policy", "reference"
 
@@ -241,8 +241,7 @@ class Rollouts:
         ]
         found: dict[str, dict[int, float]] = {}
         for signal in self.signals:
-            read = read_signal(signal, inputs) if inputs else []
-            by_place = list(zip(answers, read, strict=True))
+            by_place = list(zip(answers, read_all(signal, inputs), strict=True))
             found[f"reward/{signal.name}"] = {place: value or 0.0 for place, value in by_place}
             found[f"abstained/{signal.name}"] = {
                 place: float(value is None) for place, value in by_place

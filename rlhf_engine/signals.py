@@ -13,7 +13,7 @@ from rlhf_engine.records import Prompt, SignalInput
 from rlhf_engine.snapshot import Snapshot, normalised
 
 READ_AT_ONCE = 32
-"""Answers of one call, outside of rollouts; plugins have a time limit for each call."""
+"""Answers of one call; plugins have a time limit for each call."""
 
 
 class RewardSignal(Protocol):
@@ -69,9 +69,7 @@ class Summary:
 
 def summary(signal: RewardSignal, inputs: Sequence[SignalInput]) -> Summary:
     """Let the signal read all inputs; SignalError as read_signal."""
-    readings: list[float | None] = []
-    for start in range(0, len(inputs), READ_AT_ONCE):
-        readings += read_signal(signal, inputs[start : start + READ_AT_ONCE])
+    readings = read_all(signal, inputs)
     read = [reading for reading in readings if reading is not None]
     mean = math.fsum(read) / len(read) if read else None
     return Summary(mean, len(read), len(readings) - len(read))
@@ -79,6 +77,14 @@ def summary(signal: RewardSignal, inputs: Sequence[SignalInput]) -> Summary:
 
 def _key(prompt: Prompt, answer: str) -> tuple[str, str]:
     return normalised(prompt.question), " ".join(answer.split())
+
+
+def read_all(signal: RewardSignal, inputs: Sequence[SignalInput]) -> list[float | None]:
+    """The signal's readings of any number of answers, some a call; SignalError as read_signal."""
+    readings: list[float | None] = []
+    for start in range(0, len(inputs), READ_AT_ONCE):
+        readings += read_signal(signal, inputs[start : start + READ_AT_ONCE])
+    return readings
 
 
 def read_signal(signal: RewardSignal, batch: Sequence[SignalInput]) -> list[float | None]:

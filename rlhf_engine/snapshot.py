@@ -26,6 +26,19 @@ _KINDS: dict[str, type[Any]] = {
     "prompts": Prompt,
     "thumbs": Thumb,
 }
+_MARK = "\u0300"
+_WORD = re.compile(
+    rf"""
+    (?: (?<![\w{_MARK}$%)\]+\#]) - (?=\$?\ ?\.?\d) )?  # the minus of -5, not of 2-5
+    (?:
+        [$%\u2030]
+      | (?: (?<![\w{_MARK}.,;:!?)\]]) \. )?               # the dot of .NET, not of "ended.So"
+        \w[\w{_MARK}]*
+        (?: \+{{2,}} | \+(?!\w) | \#(?!\w) )?             # C++, 18+ and C#, not Ctrl+C
+    )
+    """,
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True)
@@ -102,14 +115,24 @@ def freeze(
 
 
 def normalised(question: str) -> str:
-    """A question as it is compared: letters and digits of its NFKC form in lower case."""
-    folded = unicodedata.normalize("NFKC", question).casefold()
-    return " ".join(re.findall(r"\w+", folded))
+    """A question as it is compared: the words of its NFKC form in lower case.
+
+    A word keeps its combining marks and the symbols that make it another word, as in C++, C#,
+    .NET and -5; percent and currency signs are words of their own. Punctuation does not count.
+    """
+    composed = unicodedata.normalize("NFKC", question).replace("\u2212", "-")
+    # Many programs write the Turkish capital dotted I so in lower case.
+    composed = composed.replace("i\u0307", "\u0130")
+    folded = composed.lower() if composed.isascii() else "".join(map(_folded, composed))
+    shape = folded if folded.isascii() else "".join(map(_shape, folded))
+    return " ".join(folded[slice(*word.span())] for word in _WORD.finditer(shape))
 
 
 def is_held_out(question: str, percent: int) -> bool:
     """Whether a question is kept out of training: decided by its hash alone, for ever."""
-    digest = hashlib.sha256(normalised(question).encode()).digest()
+    # By letters and digits alone: what else tells questions apart may change, their sides may not.
+    words = " ".join(re.findall(r"\w+", normalised(question)))
+    digest = hashlib.sha256(words.encode()).digest()
     return int.from_bytes(digest[:4], "big") % 100 < percent
 
 
@@ -117,6 +140,21 @@ def is_watched(question: str, percent: int) -> bool:
     """Whether a training question is kept back to be watched: by its hash, as whether it is held
     out is, and independently of it."""
     return is_held_out(f"watched: {question}", percent)
+
+
+def _folded(character: str) -> str:
+    """The character in lower case, with a space for each mark that only the folding makes."""
+    folded = character.casefold()
+    return folded if len(folded) == 1 else re.sub(r"\W", " ", folded)
+
+
+def _shape(character: str) -> str:
+    """The character as `_WORD` sees it: combining marks are alike, and so are currencies."""
+    kind = unicodedata.category(character)
+    if kind == "Sc":
+        return "$"
+    selects_a_glyph = unicodedata.name(character, "").startswith("VARIATION SELECTOR")
+    return _MARK if kind in ("Mn", "Mc") and not selects_a_glyph else character
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

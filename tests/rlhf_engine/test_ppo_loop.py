@@ -35,15 +35,15 @@ def counted_steps(optimizer: torch.optim.Optimizer) -> list[int]:
 
 
 def figures_of_steps(ppo: Ppo) -> list[dict[str, float]]:
-    """What each policy step measured, in turn."""
+    """What each minibatch of a policy step measured, in turn."""
     seen: list[dict[str, float]] = []
-    step = ppo._policy_step
+    step = ppo._policy_gradient
 
     def recorded(*arguments: Any) -> dict[str, float]:
         seen.append(step(*arguments))
         return seen[-1]
 
-    ppo._policy_step = recorded  # type: ignore[method-assign]
+    ppo._policy_gradient = recorded  # type: ignore[method-assign]
     return seen
 
 
@@ -83,13 +83,56 @@ def test_minibatches_in_parts_step_as_whole_ones_do(base: Path, tmp_path: Path) 
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
-def test_a_policy_far_from_the_answers_ends_the_epochs_early(base: Path, tmp_path: Path) -> None:
-    changes = {**FOUR_STEPS, "early_stop_kl": 1e-4, "epochs": 5, "learning_rate": 0.05}
-    ppo = bare_ppo(tmp_path / "run", base, **changes)
-    steps = figures_of_steps(ppo)
+@pytest.mark.parametrize("limit", [1e-4, 0.02])
+def test_a_policy_far_from_the_answers_takes_no_further_step_on_them(
+    base: Path, tmp_path: Path, limit: float
+) -> None:
+    changes = {**FOUR_STEPS, "minibatch_size": 2, "epochs": 5, "learning_rate": 0.02}
+    ppo = bare_ppo(tmp_path / "run", base, **changes | {"early_stop_kl": limit})
+    taken, measured = counted_steps(ppo.optimizer), figures_of_steps(ppo)
     ppo.run()
-    assert len(steps) < 5 * 2
-    assert steps[-1]["policy/approx_kl"] > 1e-4
+    apart = [each["policy/approx_kl"] for each in measured]
+    assert apart[0] == 0
+    assert max(apart[:-1]) <= limit < apart[-1]
+    [row] = batches(ppo)
+    assert len(taken) == row["policy/steps"] == len(apart) - 1
+    assert row["policy/approx_kl"] == pytest.approx(sum(apart[:-1]) / len(taken))
+
+
+def test_a_run_that_ends_epochs_early_resumes_as_if_never_stopped(
+    base: Path, tmp_path: Path
+) -> None:
+    changes = {"early_stop_kl": 0.02, "epochs": 5, "learning_rate": 0.02}
+    whole = bare_ppo(tmp_path / "whole", base, **changes)
+    whole.run()
+    assert {row["policy/steps"] for row in batches(whole)} - {2 * 5}
+    cut = bare_ppo(tmp_path / "run", base, **changes)
+    draw = cut.rollouts.draw
+
+    def stops(number: int, *arguments: Any) -> Any:
+        if number == 2:
+            raise KeyboardInterrupt
+        return draw(number, *arguments)
+
+    cut.rollouts.draw = stops  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    resumed = bare_ppo(tmp_path / "run", base, **changes)
+    resumed.run()
+    assert policy_bytes(resumed) == policy_bytes(whole)
+    assert batches(resumed) == batches(whole)
+
+
+@pytest.mark.parametrize(("estimator", "key"), [("k1", "objective/kl"), ("k3", "objective/kl_k3")])
+def test_the_reward_after_the_penalty_is_what_the_estimator_took(
+    base: Path, tmp_path: Path, estimator: str, key: str
+) -> None:
+    ppo = bare_ppo(tmp_path / "run", base, kl_estimator=estimator, learning_rate=0.05)
+    ppo.run()
+    row = batches(ppo)[-1]
+    assert abs(row["objective/kl"] - row["objective/kl_k3"]) > 0.01
+    penalty = row["objective/kl_coefficient"] * row[key]
+    assert row["objective/reward"] - row["objective/rlhf_reward"] == pytest.approx(penalty)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,13 @@ def test_the_kl_stop_goes_back_as_far_as_the_limit(
         )
 
 
-STEERED = {"rollout_batches": 4, "kl_target": 0.002, "kl_horizon": 8.0, "rollout_size": 8}
+STEERED = {
+    "rollout_batches": 4,
+    "rollout_size": 8,
+    "kl_target": 0.002,
+    "kl_horizon": 8.0,
+    "early_stop_kl": 100.0,
+}
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo"])

@@ -199,6 +199,19 @@ def test_long_examples_are_cut_and_counted_never_dropped(base: Path) -> None:
     assert rows[1]["answers"][0][-1] == tokenizer.eos_token_id
 
 
+def test_what_fits_is_read_once_by_the_tokenizer(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = Backbone.load(base).tokenizer
+    encode, texts = tokenizer.encode, []
+    monkeypatch.setattr(
+        tokenizer, "encode", lambda text, **more: texts.append(text) or encode(text, **more)
+    )
+    pair = Pair(Prompt("p", "Why?"), "Because.", "No.", 0.9, 0.0, 1.0)
+    tokenised(tokenizer, [pair], tiny_plan(base), torch.ones(1, 1))
+    assert len(texts) == 3
+
+
 def test_an_answer_with_several_votes_is_computed_once(base: Path) -> None:
     plan = replace(tiny_plan(base), micro_batch_size=4)
     prompt, texts = Prompt("p", "Why?"), ("One.", "Two.", "Three.", "Four.")
@@ -211,6 +224,13 @@ def test_an_answer_with_several_votes_is_computed_once(base: Path) -> None:
     ]
     few, _ = tokenised(tokenizer, pairs, replace(plan, micro_batch_size=1), torch.ones(1, 6))
     assert [len(row["answers"]) for row in few] == [2] * 6
+
+
+def test_a_step_learns_from_as_many_rows_as_the_plan_says(base: Path, tmp_path: Path) -> None:
+    """12 rows of two answers, 4 rows a step, at most 3 at once."""
+    stage = reward_stage(tmp_path, base, epochs=1.0)
+    stage.plan = replace(stage.plan, micro_batch_size=6)
+    assert learn(stage, comparisons()).figures["steps"] == 3
 
 
 def test_rows_with_fewer_answers_are_filled_up_and_keep_their_places(base: Path) -> None:

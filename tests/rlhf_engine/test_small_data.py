@@ -11,6 +11,7 @@ import pytest
 
 from rlhf_engine.errors import TrainingError
 from rlhf_engine.records import SignalInput
+from rlhf_engine.signals import READ_AT_ONCE
 from tests.rlhf_engine.ppo_runs import (
     PROMPTS,
     bare_ppo,
@@ -197,6 +198,35 @@ def test_a_signal_that_always_abstains_changes_nothing(base: Path, tmp_path: Pat
     assert [row["reward/silent"] for row in batches(beside)] == [0, 0, 0]
     assert [row["abstained/silent"] for row in batches(beside)] == [1, 1, 1]
     assert policy_bytes(beside) == policy_bytes(without)
+
+
+class Counts:
+    """A reward signal that reads an answer's length, and notes how many it is given at once."""
+
+    name, weight = "length", 0.5
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def read_batch(self, batch: Sequence[SignalInput]) -> list[float | None]:
+        self.calls.append(len(batch))
+        return [min(len(item.answer) / 100, 1.0) for item in batch]
+
+
+def test_a_signal_reads_a_large_rollout_in_as_many_calls_as_it_needs(
+    base: Path, tmp_path: Path
+) -> None:
+    signal, size = Counts(), 2 * READ_AT_ONCE + 8
+    ppo = bare_ppo(
+        tmp_path / "run", base, signals=[signal], rollout_batches=1, rollout_size=size, epochs=0
+    )
+    rollout = ppo.rollouts.draw(0, ppo.critic, 0.0, ppo.scale)
+    assert signal.calls == [READ_AT_ONCE, READ_AT_ONCE, 8]
+    read = rollout.readings["reward/length"]
+    assert read == {
+        place: min(len(answer.text) / 100, 1.0) for place, answer in rollout.answers.items()
+    }
+    assert len(set(read.values())) > 1
 
 
 def test_a_minibatch_larger_than_the_rollout_is_one_step_an_epoch(
