@@ -93,8 +93,8 @@ class _Lease:
                     mine = leases.renew_run(
                         opened, self._run_id, self._holder, self.fencing, LEASE_S
                     )
-            except HeedError as error:
-                log.warning("lease_not_renewed", run=self._run_id, error=str(error), next="retry")
+            except Exception as error:  # noqa: BLE001 - without this thread another takes the run
+                log.warning("lease_not_renewed", run=self._run_id, error=repr(error), next="retry")
                 mine = monotonic() - renewed < LEASE_S
             else:
                 renewed = monotonic()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from sqlalchemy import Connection, CursorResult, Engine, event, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session, SQLModel, create_engine
 
@@ -110,20 +110,23 @@ def session(engine: Engine) -> Iterator[Session]:
     """A session that commits when the block ends well and rolls back when it raises.
 
     On SQLite the first write takes the only write lock, until commit: do no slow work
-    after it. DatabaseError where the database is locked, full, busy, read-only or gone,
-    InvalidInputError for a value that it cannot hold (NUL in a text, on PostgreSQL).
+    after it. DatabaseError where the database is locked, full, busy, read-only, a standby or
+    gone, InvalidInputError for a value that it cannot hold (NUL in a text, on PostgreSQL). A
+    broken constraint and a wrong statement are raised as they are.
     """
     try:
         with Session(engine, expire_on_commit=False) as opened:
             yield opened
             opened.commit()
-    except OperationalError as error:
-        raise DatabaseError(
-            f"the database {shown(engine.url)} could not do it, nothing was changed: {error.orig}"
-        ) from error
     except DataError as error:
         raise InvalidInputError(
             f"the input holds a value that cannot be kept, nothing was changed: {error.orig}"
+        ) from error
+    except (IntegrityError, ProgrammingError):
+        raise
+    except DBAPIError as error:
+        raise DatabaseError(
+            f"the database {shown(engine.url)} could not do it, nothing was changed: {error.orig}"
         ) from error
     except PoolTimeoutError as error:
         raise DatabaseError(

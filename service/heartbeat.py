@@ -43,8 +43,8 @@ class Heartbeat:
         while not self._stop.wait(BEAT_S):
             try:
                 self._beat()
-            except HeedError as error:
-                log.warning("beat_not_written", error=str(error), next="tries again")
+            except Exception as error:  # noqa: BLE001 - without this thread the server counts as gone
+                log.warning("beat_not_written", error=repr(error), next="tries again")
 
     def _beat(self) -> None:
         with session(self._database) as opened:

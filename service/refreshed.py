@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
@@ -54,10 +54,9 @@ class Refreshed(Generic[Key, Value]):
                 self._making[key] = making
         if known is None:
             return making.result()
-        try:
-            return making.result(self._patience_s)
-        except TimeoutError:
-            return known.value
+        wait([making], self._patience_s)
+        made = making.done() and making.exception() is None
+        return making.result() if made else known.value
 
     def _make(self, key: Key, stamp: Hashable, make: Callable[[], Value]) -> Value:
         try:
@@ -68,7 +67,7 @@ class Refreshed(Generic[Key, Value]):
                 while len(self._kept) > MOST_KEPT:
                     self._kept.popitem(last=False)
         except Exception:
-            # Who was told older figures does not wait for this.
+            # Who is told older figures does not hear of it.
             log.exception("figures_not_counted", figures=self._name)
             raise
         finally:

@@ -9,8 +9,7 @@ import gc
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +55,8 @@ class Serving:
         self._lock = threading.Lock()
         self._leases: Counter[str] = Counter()
         self._numbers: dict[str, int] = {}
+        self._folders: dict[str, rlhf_engine.PolicyVersionFolder] = {}
+        """Versions that were loaded, as they were verified."""
         self._engine: Any = None
         self._frame: int | None = None
         """Tokens of a prompt that asks nothing, once they were counted."""
@@ -101,22 +102,18 @@ class Serving:
         self.base, self._engine = base, engine
 
     def reopen(self) -> None:
-        """Put a new engine in the place of one that has ended by itself, with the versions that
-        an alias names; does nothing where the engine runs."""
+        """Put a new engine in the place of one that has ended by itself; does nothing where the
+        engine runs. Nothing is loaded into it, and no alias stands for a version until then."""
         if self.base is None or not self._engine.stats().lost:
             return
         engine = self._factory(self.base, self._settings)
         engine.start()
-        try:
-            for version_id in {*self.aliases().values()}:
-                engine.load(self._folder(version_id))
-        except BaseException:
-            engine.stop()
-            raise
         with self._lock:
             self._engine, ended = engine, self._engine
+            self._aliases.clear()
+            self.waits_for = "the engine was started again; its versions are still loading"
         ended.stop()
-        log.info("engine_started_again", versions=sorted(engine.loaded()))
+        log.info("engine_started_again", next="loads the versions")
 
     def close(self, drain_s: float) -> None:
         """Take no more questions, let answers end for up to `drain_s` seconds, then stop."""
@@ -132,15 +129,27 @@ class Serving:
             raise NotReadyError(self.waits_for)
         self._numbers[version_id] = number
         if version_id not in self._engine.loaded():
-            self._engine.load(self._folder(version_id))
+            path = self._settings.policies / version_id
+            folder = rlhf_engine.PolicyVersionFolder.open(path, self.base)
+            self._engine.load(folder)
+            self._folders[version_id] = folder
 
     def try_out(self, version_id: str) -> None:
-        """Ask the smoke questions and compare with training; PromotionError unless the version
-        answers soundly, and as it did there."""
-        told = self._folder(version_id).manifest["lineage"].get("probes", [])
+        """Ask a loaded version the smoke questions and compare it with training; PromotionError
+        unless it answers soundly, and as it did there, EngineError where an answer fails."""
+        told = self._folders[version_id].manifest["lineage"].get("probes", [])
         probes = [from_json(rlhf_engine.Probe, probe) for probe in told]
         limit = self._settings.answers.max_prompt_tokens
         smoke.try_out(self._engine, version_id, limit, probes)
+
+    def is_passing(self, error: Exception) -> bool:
+        """Whether the engine, and not the version, is why a load or a try-out failed: it is full,
+        or cannot be asked. Trying again later helps."""
+        if isinstance(error, rlhf_engine.PolicyVersionError):
+            return False
+        if engine_trouble(self.stats()) is not None:
+            return True
+        return isinstance(error, (NotReadyError, OSError, *self._passing_errors()))
 
     def make_live(self, version_id: str) -> None:
         """New turns use this version from now on."""
@@ -183,10 +192,6 @@ class Serving:
         """The number people read of a loaded version."""
         return self._numbers[version_id]
 
-    def take_lease(self, version: str | None = None, conversation_id: str | None = None) -> str:
-        """Fix the version of one answer and return its id; see `lease_answers`."""
-        return self.lease_answers(1, version, conversation_id)[0].version_id
-
     def lease_answers(
         self,
         answers: int,
@@ -216,15 +221,6 @@ class Serving:
         """End one turn's lease."""
         with self._lock:
             self._leases[version_id] -= 1
-
-    @contextmanager
-    def leased(self) -> Iterator[str]:
-        """The live version, fixed for the block."""
-        version_id = self.take_lease()
-        try:
-            yield version_id
-        finally:
-            self.give_back(version_id)
 
     def submit(
         self,
@@ -288,9 +284,12 @@ class Serving:
             "max_prompt_tokens": self._settings.answers.max_prompt_tokens,
         }
 
-    def _folder(self, version_id: str) -> rlhf_engine.PolicyVersionFolder:
-        assert self.base is not None
-        return rlhf_engine.PolicyVersionFolder.open(self._settings.policies / version_id, self.base)
+    def _passing_errors(self) -> tuple[type[Exception], ...]:
+        if not self._settings.vllm.urls:
+            return (rlhf_engine.QueueFullError,)
+        from service.vllm_server import ServerUnusableError
+
+        return rlhf_engine.QueueFullError, ServerUnusableError
 
     def _choose(self, answers: int, conversation_id: str | None, compared: bool) -> list[Lease]:
         live, candidate = Lease(self._named("live")), self._aliases.get("candidate")

@@ -27,7 +27,7 @@ def try_out(
     probes: Sequence[rlhf_engine.Probe] = (),
 ) -> None:
     """Ask the smoke questions, and those that the version answered in training; PromotionError
-    unless it answers soundly, and as it did then."""
+    unless it answers soundly, and as it did then, and the EngineError of an answer that fails."""
     asked = [rlhf_engine.Prompt(id="smoke", question=text) for text in QUESTIONS]
     answers = [_answer(engine, version_id, prompt, max_prompt_tokens, TOKENS) for prompt in asked]
     if not any(answer.text.strip() for answer in answers):
@@ -72,7 +72,7 @@ def _answer(
             if isinstance(event, Ended):
                 return event.answer
             if isinstance(event, Failed):
-                raise PromotionError(f"version {version_id} fails to answer: {event.error}")
+                raise event.error
     except queue.Empty as error:
         job.cancel()
         raise PromotionError(f"version {version_id} gave no answer within {TIMEOUT_S} s") from error

@@ -19,7 +19,7 @@ import rlhf_engine
 from service import policies
 from service.conducting import Conducting
 from service.database import session
-from service.errors import ConflictError, HeedError, NotFoundError, TrainingRunError
+from service.errors import ConflictError, NotFoundError, TrainingRunError
 from service.leases import live_server
 from service.run_plan import plan_from
 from service.settings import Settings
@@ -207,8 +207,8 @@ class Conductor:
                 self._conduct_next()
             except ConflictError as error:
                 log.info("run_taken_by_another", error=str(error))
-            except (HeedError, rlhf_engine.EngineError, OSError) as error:
-                log.warning("conductor_failed", error=str(error), next="tries again")
+            except Exception as error:  # noqa: BLE001 - without this thread no run is conducted
+                log.warning("conductor_failed", error=repr(error), next="tries again")
                 self._stop.wait(10 * POLL_S)
 
     def _conduct_next(self) -> None:

@@ -79,8 +79,9 @@ class VllmServer:
         await self._check_slots()
 
     async def load(self, name: str, folder: str, eos_id: int) -> None:
-        """Have it load an adapter and answer one token with it. PolicyVersionError, and the
-        adapter is not left there, where it does not."""
+        """Have it load an adapter and answer one token with it. ServerUnusableError where it is
+        busy or cannot be reached, PolicyVersionError, and the adapter is not left there, where
+        it does not."""
         body = {"lora_name": name, "lora_path": folder}
         response = await self._ask("POST", "/v1/load_lora_adapter", body)
         if response.status_code in (*BUSY, *GATEWAY):
@@ -94,6 +95,8 @@ class VllmServer:
             await self.probe(name, eos_id)
         except ServerUnusableError:
             raise
+        except QueueFullError as error:
+            raise self._unusable(str(error)) from error
         except EngineError as error:
             await self.unload(name)
             raise PolicyVersionError(

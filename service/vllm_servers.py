@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from rlhf_engine.errors import BasePolicyError, EngineError, GenerationError, PolicyVersionError
+from rlhf_engine.errors import BasePolicyError, EngineError, PolicyVersionError
 from service.vllm_server import ServerUnusableError, VllmServer
 
 RETRY_S = 5.0
@@ -75,7 +75,7 @@ class VllmServers:
 
     async def load(self, handle: str, folder: str) -> None:
         """Give a version to every server that is up, or to none: PolicyVersionError if one of
-        them refuses it, GenerationError if none is up."""
+        them refuses it, ServerUnusableError if none is up."""
         async with self._changing:
             if handle in self._folders:
                 return
@@ -113,7 +113,7 @@ class VllmServers:
             await self._unload(handle, took)
             raise refusals[0]
         if not self.up:
-            raise GenerationError("no vLLM server can be reached; the version is not loaded")
+            raise ServerUnusableError("no vLLM server can be reached; the version is not loaded")
 
     async def _unload(self, handle: str, servers: Sequence[VllmServer]) -> None:
         gone = await asyncio.gather(*(server.unload(handle) for server in servers))

@@ -73,7 +73,9 @@ class Load:
         events: queue.Queue[tuple[float, Event]] = queue.Queue()
         asked, sampling = prompt(seed % QUESTIONS), self._serving.sampling()
         times: list[float] = []
-        with self._serving.leased() as version:
+        (lease,) = self._serving.lease_answers(1)
+        version = lease.version_id
+        try:
             self._serving.submit(
                 version, asked, [seed], lambda event: events.put((time.monotonic(), event))
             )
@@ -86,6 +88,8 @@ class Load:
                 elif isinstance(event, Ended):
                     made = event.answer
                     break
+        finally:
+            self._serving.give_back(version)
         tokens = list(made.token_ids)
         reason = made.finish_reason
         shown = to_json(asked), seed, to_json(sampling)

@@ -21,6 +21,7 @@ from service import vllm_servers
 from service.errors import SettingsError
 from service.settings import VllmSettings, load_settings
 from service.vllm_engine import VllmEngine
+from service.vllm_server import ServerUnusableError
 from tests.engines.listening import LONG, SAMPLED, WAIT_S, answer, ask
 from tests.engines.stand_in import Faults, StandIn, standing_in
 from tests.engines.stored import Stored
@@ -94,6 +95,24 @@ def test_a_version_that_one_server_refuses_is_on_none(
     servers[failing].faults = Faults()
     engine.load(stored.two)
     assert answer(engine, stored.two.id)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_says_nothing_about_a_version(
+    engine: VllmEngine, servers: tuple[StandIn, StandIn], stored: Stored, status: int
+) -> None:
+    for server in servers:
+        server.faults = Faults(ask=status)
+    with pytest.raises(ServerUnusableError, match="no vLLM server can be reached"):
+        engine.load(stored.two)
+    assert engine.loaded() == {stored.zero.id, stored.one.id}
+    servers[0].faults = Faults()
+    eventually(lambda: engine.stats().ready)
+    engine.load(stored.two)
+    assert answer(engine, stored.two.id)
+    servers[1].faults = Faults()
+    eventually(lambda: len(engine._servers.up) == 2)
+    assert set(servers[1].adapters) == engine.loaded()
 
 
 def test_there_are_as_many_versions_as_slots(

@@ -102,10 +102,11 @@ def test_what_a_simulated_person_asks_is_labelled_in_every_row(room: Room, base:
 
 def test_a_version_in_use_is_not_retired(room: Room, base: Path) -> None:
     room.open(base)
-    with room.serving.leased() as version_id:
-        room.serving.make_live("another version")
-        room.serving.retire_unused(set())
-        assert version_id in room.serving.loaded()
+    (lease,) = room.serving.lease_answers(1)
+    room.serving.make_live("another version")
+    room.serving.retire_unused(set())
+    assert lease.version_id in room.serving.loaded()
+    room.serving.give_back(lease.version_id)
     room.serving.retire_unused(set())
     assert room.serving.loaded() == set()
 
@@ -208,6 +209,8 @@ def test_serving_says_what_it_waits_for(room: Room, base: Path) -> None:
         room.serving.load(room.version.id, 0)
     room.open(base)
     assert room.serving.ready
+    # What was verified to be loaded is not read again.
+    room.settings.policies.rename(room.settings.home / "moved")
     room.serving.try_out(room.version.id)
     question = "Who signs my travel expenses?"
     assert not room.serving.surely_fits(question, 384), "nothing was counted yet"

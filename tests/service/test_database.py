@@ -13,7 +13,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlmodel import select
 
 from service import tables
@@ -119,6 +119,18 @@ def test_a_session_that_raises_leaves_nothing(engine: Engine) -> None:
 def test_a_value_that_postgresql_cannot_hold_is_wrong_input(engine: Engine) -> None:
     with pytest.raises(InvalidInputError, match="NUL"), session(engine) as opened:
         opened.get(tables.Person, "\x00")
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_standby_is_a_database_that_cannot_be_written(engine: Engine) -> None:
+    with pytest.raises(DatabaseError, match="read-only"), session(engine) as opened:
+        opened.connection().execute(text("SET TRANSACTION READ ONLY"))
+        opened.add(tables.Person(name="Ada"))
+
+
+def test_a_broken_constraint_is_raised_as_it_is(engine: Engine) -> None:
+    with pytest.raises(IntegrityError), session(engine) as opened:
+        opened.add(tables.Thumb(candidate_id="none", person_id="none", value=1))
 
 
 def test_a_session_that_read_first_can_write_after_others_did(engine: Engine) -> None:

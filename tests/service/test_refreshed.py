@@ -70,6 +70,17 @@ def test_a_failure_later_leaves_the_last_value_for_who_does_not_wait() -> None:
     assert figures.value("a", 2, lambda: 2) == 2
 
 
+def test_a_failure_meanwhile_leaves_the_last_value_for_who_waits(
+    figures: Refreshed[str, int],
+) -> None:
+    def fail() -> int:
+        raise ValueError("no votes")
+
+    figures.value("a", 1, lambda: 1)
+    assert figures.value("a", 2, fail) == 1
+    assert figures.value("a", 2, lambda: 2) == 2
+
+
 def test_no_more_than_so_many_are_kept(figures: Refreshed[str, int]) -> None:
     for at in range(MOST_KEPT + 1):
         figures.value(str(at), 1, lambda at=at: at)  # type: ignore[misc]
