@@ -37,7 +37,7 @@ from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.stage import Stage
 
 MOST_SCALED_PAIRS = 500
-"""Pairs whose answers set the scale of the scores; those of the newest votes."""
+"""Pairs whose answers set the scale of the scores: those from thumbs, then the newest votes."""
 
 MOST_CRITIC_TOKENS = 30_000
 """Answer tokens of these whose states are kept to fit the critic."""
@@ -106,7 +106,7 @@ class _Read(NamedTuple):
 
 
 def _read_answers(model: RewardModel, pairs: Sequence[Pair], stage: Stage) -> _Read:
-    """Read the answers of the newest votes."""
+    """Read the answers of the last pairs: those from thumbs, then the newest votes."""
     newest = list(reversed(pairs))[:MOST_SCALED_PAIRS]
     known: dict[str, int] = {}
     questions = [known.setdefault(pair.prompt.question, len(known)) for pair in newest]
