@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, select
 
 from service.errors import NotFoundError
@@ -127,7 +126,8 @@ def restricted_passages(opened: Session, prompts: Iterable[Mapping[str, Any]]) -
 
 
 def open_turns(opened: Session, turns: Mapping[str, Turn]) -> dict[str, Turn]:
-    """Those of the turns, by id, that were answered from what everybody may read, then and now.
+    """Those of the turns, keyed as given, that were answered from what everybody may read, then and
+    now.
 
     A passage that is gone was what its turn's `restricted` says.
     """
@@ -140,11 +140,16 @@ def open_turns(opened: Session, turns: Mapping[str, Turn]) -> dict[str, Turn]:
     }
 
 
-def for_everybody() -> ColumnElement[bool]:
-    """A condition on gold answers: none that corrects an answer from what only some may read."""
-    closed = select(Candidate.id).join(Turn).where(col(Turn.restricted))
-    asked = col(GoldAnswer.candidate_id)
-    return asked.is_(None) | asked.not_in(closed)
+def open_gold_answers(opened: Session, rows: Iterable[GoldAnswer]) -> list[GoldAnswer]:
+    """Those of the gold answers that correct no answer, or one of an open turn."""
+    rows = list(rows)
+    corrected = [row.candidate_id for row in rows if row.candidate_id]
+    kept: set[str] = set()
+    for start in range(0, len(corrected), CHUNK):
+        query = select(Candidate.id, Turn).join(Turn, col(Turn.id) == col(Candidate.turn_id))
+        found = opened.exec(query.where(col(Candidate.id).in_(corrected[start : start + CHUNK])))
+        kept |= open_turns(opened, dict(found.all())).keys()
+    return [row for row in rows if row.candidate_id is None or row.candidate_id in kept]
 
 
 def _documents(opened: Session, numbers: Sequence[str]) -> Iterable[tuple[Passage, Document]]:

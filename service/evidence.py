@@ -2,8 +2,8 @@
 
 Accepted gold answers become demonstrations, votes become comparisons and thumbs,
 questions become the prompts of PPO. Every question falls on one side for all of them:
-train, held out, or exam (the questions of evaluation sources). Gathering is this file's;
-the snapshot's files are the engine's.
+train, held out, or exam (the questions of evaluation sources). Questions that redactors make
+the same are one question. Gathering is this file's; the snapshot's files are the engine's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import structlog
 from sqlmodel import Session, col, func, select
@@ -20,10 +20,10 @@ from sqlmodel import Session, col, func, select
 from rlhf_engine import records
 from rlhf_engine.snapshot import Snapshot, freeze, is_held_out, normalised
 from service.ballots import TRAINED_CHOICES
-from service.citations import for_everybody, open_turns
+from service.citations import open_gold_answers, open_turns
 from service.feedback import current_comparisons, current_thumbs
 from service.passage_finder import PassageFinder, best_passages
-from service.redaction import Redact, redacted_prompts, redacted_records
+from service.redaction import Judged, Redact, redacted_prompts, redacted_records
 from service.tables import (
     Candidate,
     Comparison,
@@ -63,6 +63,12 @@ class Sides:
             return "exam"
         return "held_out" if is_held_out(question, self.held_out_percent) else "train"
 
+    def with_exam_of(self, prompts: Iterable[records.Prompt]) -> Self:
+        """These sides with the questions of the prompts that are on the exam's side added to the
+        exam, as they read now."""
+        added = {normalised(prompt.question) for prompt in prompts if prompt.split == "exam"}
+        return replace(self, exam=self.exam | added)
+
 
 def freeze_snapshot(
     session: Session,
@@ -79,22 +85,23 @@ def freeze_snapshot(
     `passages` is how many stand in a prompt when questions are answered, `source_bar` how much of
     the question each must hold, `finder` what finds them. Votes that people gave since
     `settled_before` can still be undone and are left out. `redact` is done to every question and
-    answer. Raises SnapshotError where there is no gold answer to train on, PluginFailure where a
-    redactor fails.
+    answer, and sides are those of the redacted questions; one that is also made of a question of
+    the exam is in the exam. Raises SnapshotError where there is no gold answer to train on,
+    PluginFailure where a redactor fails.
     """
     sides = read_sides(session, held_out_percent)
     shown = gather_demonstrations(session, sides, passages, source_bar, finder)
     judged = gather_comparisons(session, sides, settled_before)
     thumbs = gather_thumbs(session, sides, settled_before)
-    if redact is not None:
-        shown, judged = redacted_records(shown, redact), redacted_records(judged, redact)
-        thumbs = redacted_records(thumbs, redact)
-    asked = [item.prompt for item in shown] + [item.prompt for item in judged]
-    asked += [item.prompt for item in thumbs]
     given = gather_questions(session, sides, passages, source_bar, finder)
     if redact is not None:
-        given = redacted_prompts(given, redact)
-    prompts = _distinct_questions(asked + given)
+        shown, judged = redacted_records(shown, redact), redacted_records(judged, redact)
+        thumbs, given = redacted_records(thumbs, redact), redacted_prompts(given, redact)
+        now = sides.with_exam_of(_prompts_of(shown, judged, thumbs))
+        shown = _on_their_sides(_without_the_exams(shown, now), now)
+        judged, thumbs = _on_their_sides(judged, now), _on_their_sides(thumbs, now)
+        given = [_on_its_side(prompt, now) for prompt in given]
+    prompts = _distinct_questions([*_prompts_of(shown, judged, thumbs), *given])
     snapshot = freeze(folder, shown, judged, prompts, thumbs)
     log.info(
         "snapshot_frozen",
@@ -127,9 +134,12 @@ def count_comparisons(session: Session) -> int:
     return session.exec(select(func.count()).select_from(Comparison).where(given)).one()
 
 
-def read_sides(session: Session, held_out_percent: int) -> Sides:
-    """The sides as the evaluation sources stand now."""
+def read_sides(session: Session, held_out_percent: int, redact: Redact | None = None) -> Sides:
+    """The sides as the evaluation sources stand now, their questions also as `redact` leaves
+    them."""
     questions = [row.question for row in _gold(session, "evaluation")]
+    if redact is not None:
+        questions += redact(questions)
     return Sides(frozenset(normalised(question) for question in questions), held_out_percent)
 
 
@@ -227,15 +237,41 @@ def gather_thumbs(
 
 def stored_prompt(turn: Turn, sides: Sides) -> records.Prompt:
     """The prompt of a turn as it was answered, on its side."""
-    prompt = records.from_json(records.Prompt, turn.prompt)
+    return _on_its_side(records.from_json(records.Prompt, turn.prompt), sides)
+
+
+def _on_its_side(prompt: records.Prompt, sides: Sides) -> records.Prompt:
     return replace(prompt, split=sides.of(prompt.question))
 
 
+def _on_their_sides(items: Iterable[Judged], sides: Sides) -> list[Judged]:
+    return [replace(item, prompt=_on_its_side(item.prompt, sides)) for item in items]
+
+
+def _without_the_exams(
+    shown: Sequence[records.Demonstration], sides: Sides
+) -> list[records.Demonstration]:
+    """The exam's own demonstrations, and the others but for those of its questions."""
+    kept = [
+        item
+        for item in shown
+        if item.prompt.split == "exam" or sides.of(item.prompt.question) != "exam"
+    ]
+    if len(kept) < len(shown):
+        log.info("exam_questions_left_out_of_training", count=len(shown) - len(kept))
+    return kept
+
+
+def _prompts_of(
+    *kinds: Sequence[records.Demonstration | records.Comparison | records.Thumb],
+) -> list[records.Prompt]:
+    return [item.prompt for items in kinds for item in items]
+
+
 def _gold(session: Session, purpose: str) -> Sequence[GoldAnswer]:
-    query = select(GoldAnswer).where(
-        GoldAnswer.state == "accepted", GoldAnswer.purpose == purpose, for_everybody()
-    )
-    return session.exec(query.order_by(col(GoldAnswer.created_at), col(GoldAnswer.id))).all()
+    query = select(GoldAnswer).where(GoldAnswer.state == "accepted", GoldAnswer.purpose == purpose)
+    query = query.order_by(col(GoldAnswer.created_at), col(GoldAnswer.id))
+    return open_gold_answers(session, session.exec(query))
 
 
 def _newest_of_each_question(rows: Iterable[GoldAnswer]) -> list[GoldAnswer]:

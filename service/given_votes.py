@@ -13,8 +13,9 @@ from typing import TypeVar
 from sqlmodel import Session, select
 
 from service.tables import Comparison, Thumb
+from service.voting_tables import CheckVote
 
-Vote = TypeVar("Vote", Comparison, Thumb)
+Vote = TypeVar("Vote", Comparison, Thumb, CheckVote)
 
 
 def in_force(votes: Sequence[Vote]) -> Vote | None:

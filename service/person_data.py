@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, literal, update
 from sqlmodel import Session, SQLModel, col, func, select
 
 from service import audit, conversations, sign_in_sessions
 from service.account_tables import Account, ApiKey, OneTimeLink, PersonGroup
 from service.accounts import Actor, guard_last_admin
 from service.groups import groups_of
-from service.review_tables import Review
+from service.plugin_tables import PluginState
+from service.review_tables import PluginSetting, Review, VerifiedAnswer
+from service.run_decisions import REJECTED
 from service.tables import (
     Candidate,
     Comparison,
@@ -81,19 +83,37 @@ def erase(session: Session, person: Person, by: Actor) -> None:
 
 
 def _take_names(session: Session, person: Person) -> None:
-    session.execute(
-        update(GoldAnswer).where(col(GoldAnswer.person_id) == person.id).values(author=ERASED)
-    )
-    session.execute(update(Review).where(col(Review.person_id) == person.id).values(by=ERASED))
-    # These hold a name alone; where another person has the same, it may be theirs.
+    accepted = select(VerifiedAnswer.gold_answer_id).where(VerifiedAnswer.person_id == person.id)
+    written = (col(GoldAnswer.person_id) == person.id) | col(GoldAnswer.id).in_(accepted)
+    session.execute(update(GoldAnswer).where(written).values(author=ERASED))
+    for table in (Review, VerifiedAnswer):
+        session.execute(update(table).where(col(table.person_id) == person.id).values(by=ERASED))
+    # The rest holds a name alone; where another person has the same, it may be theirs.
     same_name = select(func.count()).select_from(Person).where(Person.name == person.name)
     if session.exec(same_name).one() == 1:
-        session.execute(update(Promotion).where(col(Promotion.by) == person.name).values(by=ERASED))
-        session.execute(
-            update(TrainingRun)
-            .where(col(TrainingRun.requested_by) == person.name)
-            .values(requested_by=ERASED)
-        )
+        _take_mere_names(session, person.name)
+
+
+def _take_mere_names(session: Session, name: str) -> None:
+    columns = (
+        (Promotion, "by"),
+        (TrainingRun, "requested_by"),
+        (PluginSetting, "changed_by"),
+        (PluginState, "switched_by"),
+    )
+    for table, column in columns:
+        named = getattr(table, column) == name
+        session.execute(update(table).where(named).values({column: ERASED}))
+    off = col(PluginState.off_reason) == f"{name} switched it off"
+    session.execute(update(PluginState).where(off).values(off_reason=f"{ERASED} switched it off"))
+    # Runs that an older Heed rejected name who it was before the reason.
+    before = f"rejected by {name}: "
+    error = col(TrainingRun.error)
+    session.execute(
+        update(TrainingRun)
+        .where(col(TrainingRun.state) == "refused", func.substr(error, 1, len(before)) == before)
+        .values(error=literal(f"{REJECTED}: ") + func.substr(error, len(before) + 1))
+    )
 
 
 def _of(session: Session, person: Person, table: Any) -> list[dict[str, Any]]:

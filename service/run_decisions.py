@@ -14,6 +14,9 @@ from service.database import changed_rows
 from service.errors import ConflictError, TrainingRunError
 from service.tables import PolicyVersion, Promotion, TrainingRun, now
 
+REJECTED = "rejected by a person"
+"""What a rejected run says before the reason; the audit record names who it was."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -39,7 +42,7 @@ def reject(session: Session, run: TrainingRun, by: str, reason: str) -> None:
             f"run {run.id} was approved and its version is about to go live; roll back after that"
         )
     waiting = (col(TrainingRun.id) == run.id, col(TrainingRun.state) == "awaiting_approval")
-    values = {"state": "refused", "error": f"rejected by {by}: {reason}", "finished_at": now()}
+    values = {"state": "refused", "error": f"{REJECTED}: {reason}", "finished_at": now()}
     if not changed_rows(session.execute(update(TrainingRun).where(*waiting).values(**values))):
         raise ConflictError(f"somebody else decided about run {run.id} meanwhile; look again")
     session.execute(

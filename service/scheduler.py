@@ -7,12 +7,15 @@ nothing ran is done once at the next start.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from sqlalchemy import Engine
 from sqlmodel import select
@@ -37,6 +40,8 @@ EMBED_S = 50.0
 
 _LOOK_BACK = tuple(timedelta(days=days) for days in (0.05, 1.5, 8, 32, 367, 1500))
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_WEEKDAY = f"[0-7]|{'|'.join(_WEEKDAYS)}"
+_WEEKDAYS_PART = re.compile(f"({_WEEKDAY})(?:-({_WEEKDAY}))?(?:/([1-9][0-9]*))?")
 
 log = structlog.get_logger(__name__)
 
@@ -171,7 +176,7 @@ def start_if_enough(engine: Engine, settings: Settings) -> str | None:
         return training.start_run(opened, settings, "scheduler", reason).id
 
 
-def last_due(trigger: CronTrigger, at: datetime) -> datetime | None:
+def last_due(trigger: BaseTrigger, at: datetime) -> datetime | None:
     """The latest due time at or before `at`; None if there was none in the last four years."""
     for span in _LOOK_BACK:
         latest: datetime | None = None
@@ -191,13 +196,14 @@ def next_due(settings: Settings, job: str, at: datetime) -> datetime | None:
     return due.astimezone(UTC) if due else None
 
 
-def cron(setting: str, expression: str) -> CronTrigger:
-    """The trigger of a cron expression in UTC; SettingsError, naming `setting`, if it is none."""
-    fields = expression.split()
+def cron(setting: str, expression: str) -> BaseTrigger:
+    """The trigger of a cron expression in UTC; SettingsError, naming `setting`, if it is none.
+
+    As in cron, weekdays count from Sunday (0, also 7), and of a day and a weekday that are both
+    limited either is enough.
+    """
     try:
-        if len(fields) == 5:
-            fields[4] = _weekdays_by_name(fields[4])
-        return CronTrigger.from_crontab(" ".join(fields), timezone=UTC)
+        return _trigger(expression.split())
     except ValueError as error:
         raise SettingsError(
             f"setting {setting} is {expression!r}: {error}; "
@@ -215,7 +221,7 @@ def next_sync(settings: Settings) -> datetime | None:
     return due.astimezone(UTC) if due else None
 
 
-def _triggers(settings: Settings) -> dict[str, CronTrigger]:
+def _triggers(settings: Settings) -> dict[str, BaseTrigger]:
     expressions = {
         "sync": ("sync_schedule", settings.sync_schedule),
         "train": ("training.schedule", settings.training.schedule),
@@ -225,16 +231,42 @@ def _triggers(settings: Settings) -> dict[str, CronTrigger]:
     return {job: cron(name, text) for job, (name, text) in expressions.items() if text}
 
 
+def _trigger(fields: list[str]) -> BaseTrigger:
+    if len(fields) != 5:
+        raise ValueError(f"it has {len(fields)} fields")
+    minute, hour, day, month, weekday = fields
+    names = _weekdays_by_name(weekday)
+    if day.startswith("*") or weekday.startswith("*"):
+        return _of_days(minute, hour, day, month, names)
+    either = ((day, "*"), ("*", names))
+    return OrTrigger([_of_days(minute, hour, on, month, at) for on, at in either])
+
+
+def _of_days(*fields: str) -> CronTrigger:
+    return CronTrigger.from_crontab(" ".join(fields), timezone=UTC)
+
+
 def _weekdays_by_name(field: str) -> str:
-    """Weekday numbers as names: cron counts from Sunday, APScheduler from Monday."""
-    names: list[str] = []
-    for part in field.split(","):
-        ends = part.split("-")
-        if not all(end.isdecimal() for end in ends) or len(ends) > 2:
-            names.append(part)
-            continue
-        first, last = int(ends[0]), int(ends[-1])
-        if not 0 <= first <= last <= 7:
-            raise ValueError(f"{part!r} is no weekday; 0 and 7 are Sunday, 6 is Saturday")
-        names += [_WEEKDAYS[day % 7] for day in range(first, last + 1)]
-    return ",".join(names)
+    """Weekdays as names: cron counts from Sunday, APScheduler from Monday."""
+    days = [day for part in field.split(",") for day in _weekdays(part)]
+    return ",".join(_WEEKDAYS[day % 7] for day in days)
+
+
+def _weekdays(part: str) -> range:
+    """The days of one part of a weekday field: "1", "mon-fri", "1-5/2", "*/2", "1/2"."""
+    found = _WEEKDAYS_PART.fullmatch(part.lower().replace("*", "0-6"))
+    if found is None:
+        raise ValueError(f"{part!r} is no weekday; 0 and 7 are Sunday, 6 is Saturday")
+    begin, end, step = found.groups()
+    first = last = _day(begin)
+    if end is not None:
+        last = 7 if end == "sun" and first > 0 else _day(end)
+    elif step is not None:
+        last = max(first, 6)
+    if first > last:
+        raise ValueError(f"{part!r} ends before it begins; 0 and 7 are Sunday, 6 is Saturday")
+    return range(first, last + 1, int(step or 1))
+
+
+def _day(text: str) -> int:
+    return _WEEKDAYS.index(text) if text in _WEEKDAYS else int(text)

@@ -122,7 +122,7 @@ class AnswerSettings(BaseModel):
     compare_share: float = Field(default=0.2, ge=0, le=1)
     """Share of the page's questions that get two answers to choose from."""
     canary_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of conversations that the candidate answers while there is one, comparisons left out."""
+    """Share of conversations that the candidate answers while there is one; not comparisons."""
     canary_in_comparisons: bool = False
     """Whether the second of two answers comes from the candidate while there is one."""
 

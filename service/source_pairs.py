@@ -12,7 +12,7 @@ from plugins import contract
 from service.source_items import Batch
 from service.source_writing import chunks, matching
 from service.sync_reports import Counts
-from service.tables import GoldAnswer, SourceQuestion
+from service.tables import GoldAnswer, SourceQuestion, now
 from service.wording import content_hash
 
 
@@ -25,7 +25,8 @@ def write_gold(
     counts: Counts,
 ) -> None:
     """Bring the source's gold answers to what the page says, counting in `counts`. They take
-    the source's purpose; removed ones stay as rows in the state "removed"."""
+    the source's purpose; removed ones stay as rows in the state "removed". One without a date was
+    updated when its question or answer last changed."""
     removed = (batch.removed | set(unlisted)) - set(batch.gold_pairs)
     query = select(
         GoldAnswer.external_id, GoldAnswer.id, GoldAnswer.state, GoldAnswer.content_hash
@@ -54,6 +55,7 @@ def write_gold(
         values = [row.model_dump() for row in rows_added]
         session.connection().execute(insert(GoldAnswer), values)
     if changed:
+        _date_changes(session, changed)
         session.execute(update(GoldAnswer), changed)
     session.exec(
         update(GoldAnswer)
@@ -90,6 +92,17 @@ def write_questions(
         session.connection().execute(insert(SourceQuestion), some_rows)
     if changed:
         session.execute(update(SourceQuestion), changed)
+
+
+def _date_changes(session: Session, changed: list[dict[str, Any]]) -> None:
+    """Date those of the changed rows that bring no date: as they were, or now where their question
+    or answer is another."""
+    undated = {row["id"]: row for row in changed if row["updated"] is None}
+    query = select(GoldAnswer.id, GoldAnswer.question, GoldAnswer.answer, GoldAnswer.updated)
+    for number, question, answer, updated in matching(session, query, GoldAnswer.id, undated):
+        row = undated[number]
+        same = (question, answer) == (row["question"], row["answer"])
+        row["updated"] = updated if same else now()
 
 
 def _gold_row(item: contract.GoldPair) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """The feedback as rows in TRL's conversational forms, a chunk at a time, with where each came from.
 
-Left out, always: questions of evaluation sources, so that nobody trains on the exam; votes that
-were replaced, taken back or can still be undone; what belongs to a deleted conversation, or was
-answered from what not everybody may read; hidden checks, which are no votes. The votes and
-prompts are those that training would have: a vote's prompt as it was answered, a gold answer's as
-it would be answered now. Simulated people's rows are marked, and there only if asked for.
+Left out, always: questions of evaluation sources and those that redactors make the same, so that
+nobody trains on the exam; votes that were replaced, taken back or can still be undone; what belongs
+to a deleted conversation, or was answered from what not everybody may read; hidden checks, which
+are no votes. The votes and prompts are those that training would have: a vote's prompt as it was
+answered, a gold answer's as it would be answered now. Simulated people's rows are marked, and there
+only if asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -18,15 +19,15 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
-from rlhf_engine.records import Demonstration, Prompt
+from rlhf_engine.records import Prompt
 from rlhf_engine.render import messages
 from rlhf_engine.snapshot import normalised
-from service.citations import for_everybody, open_turns
+from service.citations import open_gold_answers, open_turns
 from service.database import session
 from service.evidence import Sides, read_sides, stored_prompt
 from service.keyset import Place, oldest_first
 from service.passage_finder import PassageFinder, best_passages
-from service.redaction import Redact, redacted_lines
+from service.redaction import Redact, redacted_lines, redacted_prompts
 from service.settings import AnswerSettings
 from service.tables import Candidate, Comparison, Conversation, GoldAnswer, Thumb, Turn, now
 
@@ -60,35 +61,47 @@ def exported_rows(
     redact: Redact | None = None,
     finder: PassageFinder | None = None,
 ) -> Iterator[Line]:
-    """The rows of one kind, oldest first, their messages redacted; see `_rows`. PluginFailure
-    where a redactor fails."""
-    rows = _rows(database, kind, simulated=simulated, undo_s=undo_s, answers=answers, finder=finder)
+    """The rows of one kind, oldest first, their messages redacted.
+
+    "preference" holds comparisons with a winner (DPO, reward models), "unpaired" thumbs and
+    answers of pairs that were both bad (KTO), "prompt-completion" the accepted gold answers
+    (SFT), with the passages that `finder` finds now for `answers`. A person's vote younger than
+    `undo_s` seconds is not there. No transaction stays open between rows. PluginFailure where a
+    redactor fails.
+    """
+    which = Which(simulated, now() - timedelta(seconds=undo_s))
+    with session(database) as opened:
+        sides = read_sides(opened, held_out_percent=0, redact=redact)
+    rows = _rows(database, kind, which, sides, answers, finder)
     if redact is None:
-        yield from rows
+        yield from map(_with_messages, rows)
         return
     while some := list(islice(rows, CHUNK)):
-        yield from redacted_lines(some, redact)
+        kept = _without_the_exam(some, sides, redact)
+        yield from redacted_lines([_with_messages(row) for row in kept], redact)
+
+
+def _with_messages(row: Line) -> Line:
+    return {**row, "prompt": messages(row["prompt"])}
+
+
+def _without_the_exam(rows: Sequence[Line], sides: Sides, redact: Redact) -> list[Line]:
+    """Those of the rows whose question is none of the exam once it is redacted."""
+    asked = redacted_prompts([row["prompt"] for row in rows], redact)
+    return [
+        row for row, prompt in zip(rows, asked, strict=True) if sides.of(prompt.question) != "exam"
+    ]
 
 
 def _rows(
     database: Engine,
     kind: Kind,
-    *,
-    simulated: bool,
-    undo_s: float,
+    which: Which,
+    sides: Sides,
     answers: AnswerSettings,
     finder: PassageFinder | None,
 ) -> Iterator[Line]:
-    """The rows of one kind, oldest first.
-
-    "preference" holds comparisons with a winner (DPO, reward models), "unpaired" thumbs and
-    answers of pairs that were both bad (KTO), "prompt-completion" the accepted gold answers
-    (SFT), with the passages that `finder` finds now for `answers`. A person's vote younger than
-    `undo_s` seconds is not there. No transaction stays open between rows.
-    """
-    which = Which(simulated, now() - timedelta(seconds=undo_s))
-    with session(database) as opened:
-        sides = read_sides(opened, held_out_percent=0)
+    """The rows of one kind, each with its Prompt where its messages will be."""
     if kind == "preference":
         yield from _voted(database, ("A", "B"), which, sides, _preference)
     elif kind == "unpaired":
@@ -129,7 +142,7 @@ def _preference(
 ) -> Iterator[Line]:
     chosen, rejected = (first, second) if row.choice == "A" else (second, first)
     yield {
-        "prompt": messages(prompt),
+        "prompt": prompt,
         "chosen": _said(chosen.text),
         "rejected": _said(rejected.text),
         "margin": MARGINS[row.strength],
@@ -171,7 +184,7 @@ def _thumbed(database: Engine, which: Which, sides: Sides) -> Iterator[Line]:
 
 def _judged(row: Comparison | Thumb, prompt: Prompt, answer: Candidate, good: bool) -> Line:
     return {
-        "prompt": messages(prompt),
+        "prompt": prompt,
         "completion": _said(answer.text),
         "label": good,
         "simulated": row.simulated,
@@ -186,19 +199,19 @@ def _gold_answers(
     database: Engine, sides: Sides, answers: AnswerSettings, finder: PassageFinder | None
 ) -> Iterator[Line]:
     query = select(GoldAnswer).where(
-        GoldAnswer.state == "accepted", GoldAnswer.purpose == "training", for_everybody()
+        GoldAnswer.state == "accepted", GoldAnswer.purpose == "training"
     )
     newest: dict[int, tuple[datetime, str]] = {}
 
-    def note(_opened: Session, rows: list[GoldAnswer]) -> Iterator[Line]:
-        for row in rows:
+    def note(opened: Session, rows: list[GoldAnswer]) -> Iterator[Line]:
+        for row in open_gold_answers(opened, rows):
             key, age = hash(normalised(row.question)), row.updated or row.created_at
             if key not in newest or age >= newest[key][0]:
                 newest[key] = (age, row.id)
         return iter(())
 
     def tell(opened: Session, rows: list[GoldAnswer]) -> Iterator[Line]:
-        for row in rows:
+        for row in open_gold_answers(opened, rows):
             if row.id in standing and sides.of(row.question) != "exam":
                 yield _gold_answer(opened, row, answers, finder)
 
@@ -211,11 +224,9 @@ def _gold_answer(
     opened: Session, row: GoldAnswer, answers: AnswerSettings, finder: PassageFinder | None
 ) -> Line:
     found = best_passages(opened, row.question, answers.passages, answers.source_bar, finder)
-    shown = tuple(found)
-    item = Demonstration(Prompt(row.id, row.question, shown), row.answer)
     return {
-        "prompt": messages(item.prompt),
-        "completion": _said(item.answer),
+        "prompt": Prompt(row.id, row.question, tuple(found)),
+        "completion": _said(row.answer),
         "simulated": False,
         "gold_answer_id": row.id,
         "origin": row.origin,

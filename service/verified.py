@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, update
 from sqlmodel import Session, col, select
 
 from service.database import changed_rows, insert_unless_there
@@ -28,6 +28,7 @@ _ONLY_SOME = (
     "this answer rests on a passage that not everybody may read and that has changed, so that "
     "nobody can tell who may read it; ask the question again and correct that answer"
 )
+_REPLACED = "Another answer to this question was accepted."
 
 
 def answer_for(
@@ -80,7 +81,8 @@ def shown_in(session: Session, turn_ids: Sequence[str]) -> dict[str, VerifiedAns
 def put_in_force(
     session: Session, gold: GoldAnswer, by: str, person: Person | None
 ) -> VerifiedAnswer:
-    """Show an accepted correction for its question from now on, in place of an earlier one.
+    """Show an accepted correction for its question from now on, in place of an earlier one, which
+    is trained on no longer.
 
     InvalidInputError for a question that cannot be told from others.
     """
@@ -99,7 +101,7 @@ def put_in_force(
     standing = _standing(session, passages)
     if turn is not None and turn.restricted and len(standing) < len(passages):
         raise InvalidInputError(_ONLY_SOME)
-    _end_earlier(session, key)
+    _end_earlier(session, key, gold, by, person)
     row = VerifiedAnswer(
         gold_answer_id=gold.id,
         wording=key,
@@ -138,16 +140,8 @@ def take_down(
 ) -> Sequence[VerifiedAnswer]:
     """Show no longer what was made of a gold answer that this person took back; what was shown
     until now."""
-    in_force = (
-        col(VerifiedAnswer.gold_answer_id) == gold_answer_id,
-        col(VerifiedAnswer.withdrawn_at).is_(None),
-    )
-    rows = session.exec(select(VerifiedAnswer).where(*in_force)).all()
-    session.execute(update(VerifiedAnswer).where(*in_force).values(withdrawn_at=now()))
-    for row in rows:
-        _decided(session, row.id, "withdrawn", person.name, reason, person)
-        log.info("verified_answer_withdrawn", verified=row.id)
-    return rows
+    made_of_it = col(VerifiedAnswer.gold_answer_id) == gold_answer_id
+    return _end(session, made_of_it, person.name, reason, person)
 
 
 def confirm(session: Session, verified_id: str, by: str, person: Person | None = None) -> None:
@@ -212,12 +206,27 @@ def _standing(session: Session, shown: Sequence[dict[str, Any]]) -> list[dict[st
     return [{"document_id": document, "text": text} for document, text in session.exec(query)]
 
 
-def _end_earlier(session: Session, key: str) -> None:
-    session.execute(
-        update(VerifiedAnswer)
-        .where(col(VerifiedAnswer.wording) == key, col(VerifiedAnswer.withdrawn_at).is_(None))
-        .values(withdrawn_at=now())
-    )
+def _end_earlier(
+    session: Session, key: str, gold: GoldAnswer, by: str, person: Person | None
+) -> None:
+    """Show no longer what was shown for this wording, nor train on it, but for this gold answer."""
+    ended = _end(session, col(VerifiedAnswer.wording) == key, by, _REPLACED, person)
+    earlier = {row.gold_answer_id for row in ended} - {gold.id}
+    removed = update(GoldAnswer).where(col(GoldAnswer.id).in_(earlier))
+    session.execute(removed.values(state="removed"))
+
+
+def _end(
+    session: Session, which: ColumnElement[bool], by: str, reason: str, person: Person | None
+) -> Sequence[VerifiedAnswer]:
+    """Show these no longer and note why; those that were shown until now."""
+    in_force = (which, col(VerifiedAnswer.withdrawn_at).is_(None))
+    ended = update(VerifiedAnswer).where(*in_force).values(withdrawn_at=now())
+    rows = session.scalars(ended.returning(VerifiedAnswer)).all()
+    for row in rows:
+        _decided(session, row.id, "withdrawn", by, reason, person)
+        log.info("verified_answer_withdrawn", verified=row.id)
+    return rows
 
 
 def _decided(

@@ -20,8 +20,10 @@ from sqlmodel import Session, col, select
 
 from rlhf_engine.snapshot import normalised
 from service.ballots import WITHDRAWN, Ballot, bounded_ms
+from service.citations import open_gold_answers
 from service.database import insert_unless_there
 from service.errors import ConflictError, NotFoundError
+from service.given_votes import in_force
 from service.tables import Comparison, Conversation, GoldAnswer, Person, Turn, new_id, now
 from service.voting_tables import CheckVote, VoteOffer
 
@@ -193,6 +195,9 @@ def _gold(session: Session, person: Person, probability: float) -> VoteOffer | N
         return None
     if normalised(right.question) == normalised(other.question) or _alike(right, other):
         return None
+    # What corrects an answer from a document that only some may read is shown to nobody here.
+    if len(open_gold_answers(session, [right, other])) < 2:
+        return None
     sides = _chance.sample([right, other], 2)
     return VoteOffer(
         person_id=person.id,
@@ -221,9 +226,7 @@ def _alike(one: GoldAnswer, other: GoldAnswer) -> bool:
 
 
 def _last(session: Session, offer_id: str) -> CheckVote | None:
-    rows = session.exec(select(CheckVote).where(CheckVote.offer_id == offer_id)).all()
-    replaced = {row.replaces_id for row in rows}
-    return next((row for row in rows if row.id not in replaced), None)
+    return in_force(session.exec(select(CheckVote).where(CheckVote.offer_id == offer_id)).all())
 
 
 def _insert(session: Session, row: CheckVote) -> CheckVote:

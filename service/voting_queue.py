@@ -9,15 +9,17 @@ then a check stands in its place (vote_checks.py), which nobody can tell from a 
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import islice
 
 import structlog
 from sqlalchemy import or_, update
-from sqlmodel import Session, col, select
-from sqlmodel.sql.expression import SelectOfScalar
+from sqlmodel import Session, col, select, tuple_
+from sqlmodel.sql.expression import Select
 
 from service import vote_checks
 from service.ballots import Ballot, Shown
@@ -34,11 +36,19 @@ LEASE = timedelta(minutes=5)
 """How long a pair is lent to one voter."""
 STILL_WRITTEN = timedelta(hours=1)
 """An answer that has not ended after this never will."""
-LOOKED_AT = 20
-"""Pairs of each pool that are looked at for one that fits."""
+PAGE = 20
+"""Pairs of a pool that are read at a time."""
+MOST_LOOKED_AT = 500
+"""Pairs of each pool that are looked at for those that a person may see."""
 
 log = structlog.get_logger(__name__)
 _chance = random.SystemRandom()
+_ORDER = (
+    col(VotePair.certainty),
+    col(VotePair.votes),
+    col(VotePair.created_at),
+    col(VotePair.turn_id),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +93,15 @@ def vote_on_offer(
 
 
 def waiting_for(session: Session, voter: Voter, settings: VotingSettings, most: int) -> int:
-    """How many pairs wait for this person; counted up to `most`."""
-    return sum(
-        len(session.exec(query.limit(most)).all())
-        for query in _queries(voter, settings, now_leased=True)
-    )
+    """How many pairs wait for this person, counted up to `most`: those that they may see among the
+    first MOST_LOOKED_AT of each pool, also while lent to others. A pair whose answers are alike or
+    unfinished counts until it is looked at."""
+    waiting = _visible(session, voter, settings, now_leased=True)
+    return sum(1 for _ in islice(waiting, most))
 
 
 def _next_pair(session: Session, voter: Voter, settings: VotingSettings) -> VoteOffer | None:
-    for pair in _in_order(session, voter, settings):
-        turn = session.get_one(Turn, pair.turn_id)
-        own = pair.person_id == voter.person.id
-        if not own and (turn.restricted or not may_read_passages(session, turn, voter.groups)):
-            continue
+    for pair, turn in _visible(session, voter, settings, now_leased=False):
         try:
             sides = compared_sides(session, turn)
         except InvalidInputError:
@@ -109,23 +115,37 @@ def _next_pair(session: Session, voter: Voter, settings: VotingSettings) -> Vote
     return None
 
 
-def _in_order(session: Session, voter: Voter, settings: VotingSettings) -> Iterator[VotePair]:
-    """The best of every pool, in the queue's order."""
-    found = [
-        pair
-        for query in _queries(voter, settings, now_leased=False)
-        for pair in session.exec(query.limit(LOOKED_AT))
+def _visible(
+    session: Session, voter: Voter, settings: VotingSettings, *, now_leased: bool
+) -> Iterator[tuple[VotePair, Turn]]:
+    """The pairs of every pool that this person may see, in the queue's order."""
+    pools = [
+        islice(_paged(session, query), MOST_LOOKED_AT)
+        for query in _queries(voter, settings, now_leased=now_leased)
     ]
-    seen: set[str] = set()
-    for pair in sorted(found, key=lambda row: (row.certainty, row.votes, row.created_at)):
-        if pair.turn_id not in seen:
-            seen.add(pair.turn_id)
-            yield pair
+    for pair, turn in heapq.merge(*pools, key=lambda row: _place(row[0])):
+        own = pair.person_id == voter.person.id
+        if own or may_read_passages(session, turn, voter.groups):
+            yield pair, turn
+
+
+def _paged(session: Session, query: Select[VotePair, Turn]) -> Iterator[tuple[VotePair, Turn]]:
+    """All rows of a query in the queue's order, read page by page as they are wanted."""
+    rows = session.exec(query.limit(PAGE)).all()
+    while rows:
+        last = _place(rows[-1][0])
+        yield from rows
+        rows = session.exec(query.where(tuple_(*_ORDER) > last).limit(PAGE)).all()
+
+
+def _place(pair: VotePair) -> tuple[float, int, datetime, str]:
+    """Where a pair stands in `_ORDER`."""
+    return pair.certainty, pair.votes, pair.created_at, pair.turn_id
 
 
 def _queries(
     voter: Voter, settings: VotingSettings, *, now_leased: bool
-) -> Iterator[SelectOfScalar[VotePair]]:
+) -> Iterator[Select[VotePair, Turn]]:
     """One query a pool, each served by an index in the queue's order."""
     person_id = voter.person.id
     voted = select(Comparison.id).where(
@@ -137,7 +157,7 @@ def _queries(
         col(VotePair.lease_holder) == person_id,
     )
     base = (
-        select(VotePair)
+        select(VotePair, Turn)
         .join(Turn, col(Turn.id) == col(VotePair.turn_id))
         .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
         .where(
@@ -145,19 +165,15 @@ def _queries(
             col(Conversation.deleted_at).is_(None),
             ~voted.exists(),
         )
-        .order_by(
-            col(VotePair.certainty),
-            col(VotePair.votes),
-            col(VotePair.created_at),
-            col(VotePair.turn_id),
-        )
+        .order_by(*_ORDER)
     )
     if not now_leased:
         base = base.where(free)
     yield base.where(col(VotePair.pool) == person_id)
-    yield base.where(col(VotePair.pool) == EVERYONE)
+    others = base.where(col(Turn.restricted).is_(False))
+    yield others.where(col(VotePair.pool) == EVERYONE)
     if settings.share_questions and voter.reviews:
-        yield base.where(col(VotePair.pool).not_in([person_id, EVERYONE]))
+        yield others.where(col(VotePair.pool).not_in([person_id, EVERYONE]))
 
 
 def _lend(session: Session, pair: VotePair, person: Person) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine
-from sqlmodel import func, select
+from sqlmodel import Session, col, func, select
 
 import rlhf_engine
 from service import policies, training
@@ -74,7 +74,9 @@ class Demo:
         self.server = DemoServer(options.port, self.home / "server.log")
 
     def run(self) -> None:
-        """Every step, then the page until Ctrl-C (unless only once)."""
+        """Every step, then the page until Ctrl-C (unless only once). TrainingRunError where the
+        page's port is taken."""
+        self.server.require_free_port()
         self.memory.start()
         try:
             self.prepare()
@@ -113,13 +115,13 @@ class Demo:
 
     def _train(self) -> None:
         with self._step("cycle 1: SFT") as step:
-            self._cycle(CYCLE_1, "the gold answers", step)
+            self.train_cycle(CYCLE_1, "the gold answers", step)
         with self._step("answer pairs") as step:
             self._draw_pairs(step)
         with self._step("votes") as step:
             self._vote(step)
         with self._step("cycle 2: reward model and PPO") as step:
-            self._cycle(CYCLE_2, "simulated comparisons", step)
+            self.train_cycle(CYCLE_2, "simulated comparisons", step)
 
     def bring_data(self, step: terminal.OnStep) -> None:
         """Migrate and sync; TrainingRunError where there is too little to learn from."""
@@ -193,11 +195,11 @@ class Demo:
             terminal.say(f"The first cycle took {pace:.1f} times what was estimated; sizes now:")
             self._show_sizes()
 
-    def _cycle(self, name: str, reason: str, step: terminal.OnStep) -> None:
+    def train_cycle(self, name: str, reason: str, step: terminal.OnStep) -> None:
         """Start, resume or watch the run of this cycle until its gate has spoken."""
         with session(self.database) as opened:
             known = self.done.runs.get(name)
-            run = opened.get(TrainingRun, known) if known else None
+            run = opened.get(TrainingRun, known) if known else _begun(opened, reason)
             if run is None:
                 run = training.start_run(opened, self.settings, BY, reason, self._plan())
             elif run.state in training.RESUMABLE:
@@ -311,6 +313,18 @@ def step_of(estimated: str) -> int:
     """Which step of the demonstration an estimate belongs to."""
     whole = estimated if estimated in STEPS else "cycle 2: reward model and PPO"
     return STEPS.index(whole)
+
+
+def _begun(opened: Session, reason: str) -> TrainingRun | None:
+    """The unfinished run that an earlier go started for this reason, and ended before it could
+    keep which."""
+    unfinished = (*training.AT_WORK, *training.RESUMABLE)
+    query = select(TrainingRun).where(
+        TrainingRun.requested_by == BY,
+        TrainingRun.reason == reason,
+        col(TrainingRun.state).in_(unfinished),
+    )
+    return opened.exec(query.order_by(col(TrainingRun.created_at).desc())).first()
 
 
 def _with_time_left(step: terminal.OnStep, what: str) -> Callable[[int, int], None]:

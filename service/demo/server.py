@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,11 +25,14 @@ class DemoServer:
 
     def __init__(self, port: int, log: Path) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self._port = port
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; the page is served at once, answers come when the policy is loaded."""
+        """Start it; the page is served at once, answers come when the policy is loaded.
+        TrainingRunError where the port is taken."""
+        self.require_free_port()
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-P", "-m", "service.demo.server", str(os.getpid())],
@@ -51,6 +55,17 @@ class DemoServer:
         raise TrainingRunError(
             f"the server was not ready within {START_TIMEOUT_S} s; {self._log} says why"
         )
+
+    def require_free_port(self) -> None:
+        """Raise TrainingRunError where the port cannot be listened on: whatever answers there
+        would be taken for this server."""
+        try:
+            socket.create_server(("127.0.0.1", self._port)).close()
+        except OSError as error:
+            raise TrainingRunError(
+                f"port {self._port} cannot be used: {error.strerror}; end what listens there, "
+                "such as another demonstration, or give another by --port"
+            ) from error
 
     def require_alive(self) -> None:
         """Raise TrainingRunError where the server has ended."""

@@ -13,14 +13,25 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import select
 
-from service import accounts
+from service import accounts, corrections, plugin_state
 from service.account_tables import Account, AuditEntry
 from service.database import session
 from service.errors import ConflictError
+from service.feedback import propose_correction
 from service.groups import readers_of
-from service.tables import Comparison, Conversation, Person, Thumb
+from service.plugin_tables import PluginState
+from service.review_tables import PluginSetting, VerifiedAnswer
+from service.tables import (
+    Comparison,
+    Conversation,
+    GoldAnswer,
+    Person,
+    Thumb,
+    TrainingRun,
+    metadata,
+)
 from tests.service.accounts import PASSWORD, Browser, make_person
-from tests.service.conversations import make_talk
+from tests.service.conversations import Talk, make_talk
 from tests.service.web_client import ORIGIN, web_app
 
 NEW = "another quiet river at noon"
@@ -257,6 +268,59 @@ def test_an_erased_person_leaves_votes_without_a_name(
         assert len(opened.exec(select(Thumb)).all()) == 1
     assert "Ada" not in admin.get("/api/audit").text
     assert admin.post(f"/api/people/{talk.person.id}/erase").status_code == 404
+
+
+def named_everywhere(engine: Engine, reviewer: Person) -> Talk:
+    """Everything that keeps the name of a person who reviews and operates."""
+    talk, name = make_talk(engine), reviewer.name
+    with session(engine) as opened:
+        proposed = propose_correction(opened, talk.person, talk.candidate_a, "There are 26.")
+        corrections.accept(opened, proposed.id, name, reviewer)
+        plugin_state.switch(opened, "webhook", False, reviewer)
+        opened.add(PluginSetting(kind="source", name="faq", plugin="faq_csv", changed_by=name))
+        opened.add(
+            TrainingRun(
+                state="refused",
+                folder="",
+                requested_by=name,
+                reason="",
+                error=f"rejected by {name}: it is rude",
+            )
+        )
+    return talk
+
+
+def test_an_erased_reviewer_leaves_their_name_nowhere(engine: Engine, admin: Browser) -> None:
+    reviewer = make_person(engine, "evelyn", "operator")
+    talk = named_everywhere(engine, reviewer)
+    assert admin.post(f"/api/people/{reviewer.id}/erase").status_code == 204
+    with engine.connect() as connection:
+        for table in metadata.sorted_tables:
+            rows = connection.execute(select(table)).all()
+            assert "evelyn" not in str(rows).lower(), table.name
+    with session(engine) as opened:
+        gold = opened.exec(select(GoldAnswer)).one()
+        assert (gold.person_id, gold.author) == (talk.person.id, "Erased person")
+        assert opened.exec(select(VerifiedAnswer.by)).one() == "Erased person"
+        off = opened.get_one(PluginState, "webhook")
+        assert off.off_reason == "Erased person switched it off"
+        assert opened.exec(select(TrainingRun.error)).one() == "rejected by a person: it is rude"
+
+
+def test_where_another_has_the_same_name_only_what_is_surely_theirs_loses_it(
+    engine: Engine, admin: Browser
+) -> None:
+    reviewer = make_person(engine, "evelyn", "operator")
+    named_everywhere(engine, reviewer)
+    with session(engine) as opened:
+        opened.add(Person(name="Evelyn"))
+    assert admin.post(f"/api/people/{reviewer.id}/erase").status_code == 204
+    with session(engine) as opened:
+        assert opened.exec(select(VerifiedAnswer.by)).one() == "Erased person"
+        assert opened.exec(select(GoldAnswer.author)).one() == "Erased person"
+        assert opened.get_one(PluginState, "webhook").switched_by == "Evelyn"
+        assert opened.exec(select(PluginSetting.changed_by)).one() == "Evelyn"
+        assert opened.exec(select(TrainingRun.error)).one() == "rejected by Evelyn: it is rude"
 
 
 def test_ones_own_data_come_without_secrets(app: Litestar, engine: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -15,16 +16,17 @@ import pytest
 from sqlmodel import select
 
 from rlhf_engine.records import Demonstration, Prompt, SampledAnswer
+from service import training
 from service.commands import terminal
 from service.database import migrate, open_database, session
 from service.demo import configuration, console, pairs, progress_file, sizing
 from service.demo.memory import Peak, PeakMemory
 from service.demo.report import Answers
-from service.demo.run import STEPS, Demo, Options
+from service.demo.run import BY, CYCLE_1, STEPS, Demo, Options
 from service.demo.server import DemoServer
 from service.demo.voter import ERROR_SHARE, vote
 from service.errors import SettingsError, TrainingRunError
-from service.tables import Comparison, PolicyVersion, Turn
+from service.tables import Comparison, PolicyVersion, TrainingRun, Turn
 
 GOLD = "Reception in Boston is staffed from 08:00 to 17:30."
 CLOSE = "Reception in Boston is staffed from 08:00 to 17:00."
@@ -199,11 +201,46 @@ def test_too_small_a_handbook_is_explained(
 def test_a_server_that_cannot_start_says_where_to_look(tmp_path: Path) -> None:
     (tmp_path / "heed.toml").write_text("nonsense = 1\n")
     os.environ["HEED_CONFIG"] = str(tmp_path / "heed.toml")
-    server = DemoServer(1, tmp_path / "server.log")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    server = DemoServer(port, tmp_path / "server.log")
     server.start()
     with pytest.raises(TrainingRunError, match=r"server\.log"):
         server.wait_until_ready()
     assert "nonsense" in (tmp_path / "server.log").read_text()
+
+
+def test_where_another_server_has_the_port_nothing_begins(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        server = DemoServer(port, tmp_path / "server.log")
+        demo = Demo(Options(home=tmp_path, port=port))
+        for begin in (server.start, demo.run):
+            with pytest.raises(TrainingRunError, match=rf"port {port} .*--port"):
+                begin()
+    assert not (tmp_path / "server.log").exists()
+    assert demo.done.took_s == {}
+
+
+@pytest.mark.parametrize("state", ["queued", "interrupted"])
+def test_a_run_that_was_begun_before_its_demonstration_was_killed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setenv("HEED_BASE_POLICY", str(tmp_path / "none"))
+    demo = Demo(Options(home=tmp_path))
+    demo.done = replace(demo.done, speed=speed(1000), sizes=sizing.PRESETS[-1])
+    demo.database = open_database(demo.settings.database)
+    migrate(demo.database)
+    with session(demo.database) as opened:
+        begun = training.start_run(opened, demo.settings, BY, "the gold answers")
+        begun.state = state
+    # Without a base policy it ends soon.
+    with terminal.steps() as step, pytest.raises(TrainingRunError, match="cycle 1 is failed"):
+        demo.train_cycle(CYCLE_1, "the gold answers", step)
+    assert progress_file.read(demo.home, "company").runs == {CYCLE_1: begun.id}
+    with session(demo.database) as opened:
+        assert len(opened.exec(select(TrainingRun)).all()) == 1
+    demo.database.dispose()
 
 
 HOLDS_200_MB = "b = bytearray(200_000_000); print(1, flush=True); input()"

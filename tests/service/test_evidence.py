@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,23 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import select
 
-from plugins.contract import Complete, GoldPair
+from plugins.contract import Complete, GoldPair, Question
+from plugins.pii import Pii
 from rlhf_engine.errors import SnapshotError
 from rlhf_engine.records import Prompt, from_json, to_json
 from rlhf_engine.snapshot import Snapshot, normalised
+from service.corrections import accept
 from service.database import session
-from service.evidence import count_comparisons, freeze_snapshot, new_comparisons
-from service.feedback import propose_correction, record_comparison, record_thumb
+from service.evidence import Sides, count_comparisons, freeze_snapshot, new_comparisons
+from service.feedback import propose_correction, record_thumb
 from service.retrieval import retrieve
 from service.tables import DataSource, Document, GoldAnswer, TrainingRun, Turn, now
-from tests.service.conversations import make_talk
+from tests.service.conversations import make_talk, record_comparison
 from tests.service.sources import Shelf, store
 
 QUESTIONS = [f"How is rule {n} of the office read?" for n in range(60)]
+MAILS = [f"Who reads mail to user{n}@example.com?" for n in range(40)]
+REDACTED = "Who reads mail to [e-mail address]?"
 
 
 def gold(engine: Engine, *pairs: tuple[str, str], purpose: str = "training") -> None:
@@ -35,6 +40,14 @@ def gold(engine: Engine, *pairs: tuple[str, str], purpose: str = "training") -> 
 def frozen(engine: Engine, folder: Path, percent: int = 20, passages: int = 2) -> Snapshot:
     with session(engine) as opened:
         return freeze_snapshot(opened, folder, percent, passages)
+
+
+def frozen_without_pii(engine: Engine, folder: Path, percent: int = 20) -> Snapshot:
+    pii = Pii(Pii.Settings())
+    with session(engine) as opened:
+        return freeze_snapshot(
+            opened, folder, percent, 2, redact=lambda texts: [pii.redact(text) for text in texts]
+        )
 
 
 def test_demonstrations_carry_the_passages_that_serving_would_show(
@@ -102,6 +115,58 @@ def test_an_exam_question_is_in_no_training_data(engine: Engine, tmp_path: Path)
     asked = {normalised(prompt.question) for prompt in snapshot.prompts}
     assert normalised(QUESTIONS[3]) not in asked
     assert len(asked) == len(QUESTIONS) - 1
+
+
+@pytest.mark.parametrize("percent", [20, 50, 80])
+def test_questions_that_a_redactor_makes_the_same_are_on_one_side(
+    engine: Engine, tmp_path: Path, percent: int
+) -> None:
+    gold(engine, *((question, "As it is written.") for question in [*QUESTIONS, *MAILS[:20]]))
+    for question in MAILS[20:]:
+        talk = make_talk(engine, question)
+        with session(engine) as opened:
+            record_comparison(opened, talk.person, talk.turn, "A")
+            record_thumb(opened, talk.person, talk.candidate_a, 1)
+    snapshot = frozen_without_pii(engine, tmp_path / "snapshot", percent)
+    judged = [*snapshot.demonstrations, *snapshot.comparisons, *snapshot.thumbs]
+    same = [item.prompt for item in judged if item.prompt.question == REDACTED]
+    assert len(same) == 60
+    assert {prompt.split for prompt in same} == {Sides(frozenset(), percent).of(REDACTED)}
+    assert [prompt.question for prompt in snapshot.prompts].count(REDACTED) == 1
+
+
+def test_nothing_is_learnt_of_a_question_that_a_redactor_makes_one_of_the_exam(
+    engine: Engine, tmp_path: Path
+) -> None:
+    gold(engine, *((question, "As it is written.") for question in [*QUESTIONS, MAILS[1]]))
+    gold(engine, (MAILS[0], "Exam."), purpose="evaluation")
+    Shelf().sync(engine, Question("q", MAILS[2]), Complete(), name="asked", purpose="training")
+    talk = make_talk(engine, MAILS[3])
+    with session(engine) as opened:
+        record_comparison(opened, talk.person, talk.turn, "A")
+        record_thumb(opened, talk.person, talk.candidate_a, 1)
+    snapshot = frozen_without_pii(engine, tmp_path / "snapshot")
+    [shown] = [item for item in snapshot.demonstrations if item.prompt.question == REDACTED]
+    assert (shown.answer, shown.prompt.split) == ("Exam.", "exam")
+    [comparison], [thumb] = snapshot.comparisons, snapshot.thumbs
+    assert (comparison.prompt.split, thumb.prompt.split) == ("exam", "exam")
+    assert REDACTED not in [prompt.question for prompt in snapshot.prompts]
+
+
+def test_a_question_of_the_exam_is_not_learnt_in_a_spelling_that_a_redactor_leaves(
+    engine: Engine, tmp_path: Path
+) -> None:
+    gold(engine, *((question, "As it is written.") for question in QUESTIONS))
+    gold(engine, ("Where does Ada sit?", "Exam."), purpose="evaluation")
+    for question in ("WHERE DOES ADA SIT?", "Where does ADA sit"):
+        talk = make_talk(engine, question)
+        with session(engine) as opened:
+            record_comparison(opened, talk.person, talk.turn, "A")
+    with session(engine) as opened:
+        snapshot = freeze_snapshot(
+            opened, tmp_path, 20, 2, redact=lambda texts: [t.replace("Ada", "NAME") for t in texts]
+        )
+    assert [item.prompt.split for item in snapshot.comparisons] == ["exam", "exam"]
 
 
 def test_comparisons_keep_the_prompt_as_it_was_answered(engine: Engine, tmp_path: Path) -> None:
@@ -187,6 +252,27 @@ def test_only_accepted_answers_are_learnt_and_the_newest_of_each_question(
     with session(engine) as opened:
         opened.get_one(GoldAnswer, _correction(engine)).state = "removed"
     assert "30." not in answers("removed")
+
+
+def test_an_answer_that_its_source_corrects_stands_before_an_older_correction(
+    engine: Engine, tmp_path: Path
+) -> None:
+    question = "How long is the notice?"
+    talk = make_talk(engine, question)
+
+    def synced(*pairs: GoldPair) -> str:
+        assert Shelf().sync(engine, *pairs, Complete()).error is None
+        [item] = frozen(engine, tmp_path, 1).demonstrations
+        return item.answer
+
+    before = GoldPair("1", question, "1 month.")
+    assert synced(before) == "1 month."
+    with session(engine) as opened:
+        number = propose_correction(opened, talk.person, talk.candidate_a, "2 months.").id
+        accept(opened, number, "Grace")
+    assert synced(before) == "2 months."
+    assert synced(replace(before, author="HR")) == "2 months."
+    assert synced(replace(before, answer="3 months (new law).")) == "3 months (new law)."
 
 
 def _correction(engine: Engine) -> str:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from sqlmodel import col, update
 
 from plugins.contract import Complete, GoldPair
+from plugins.pii import Pii
 from rlhf_engine.records import Prompt
 from rlhf_engine.render import messages
 from service import audit, evidence, export, training_export
@@ -103,6 +104,33 @@ def test_exam_questions_are_left_out_of_every_kind(engine: Engine, tmp_path: Pat
         record_thumb(opened, talk.person, talk.candidate_a, 1)
     for kind in ("preference", "unpaired", "prompt-completion"):
         assert exported(engine, kind, tmp_path / f"{kind}.jsonl") == []
+
+
+@pytest.mark.parametrize("kind", export.KINDS)
+def test_what_a_redactor_makes_a_question_of_the_exam_is_left_out(
+    engine: Engine, tmp_path: Path, kind: str
+) -> None:
+    pii = Pii(Pii.Settings())
+    store(engine, "# Seats\nAda and Bob sit upstairs.")
+    exam = GoldPair("1", "Where does ada@x.com sit?", "Exam.")
+    Shelf().sync(engine, exam, Complete(), name="exam", purpose="evaluation")
+    for question in ("Where does bob@x.com sit?", "What does bob@x.com eat?"):
+        Shelf().sync(engine, GoldPair("1", question, "So."), Complete(), name=f"{len(question)}")
+        for choice in ("A", "both_bad"):
+            talk = make_talk(engine, question)
+            with session(engine) as opened:
+                record_comparison(opened, talk.person, talk.turn, choice)
+                record_thumb(opened, talk.person, talk.candidate_a, 1)
+    path = tmp_path / "out.jsonl"
+    count = export_feedback(
+        engine, kind, path, undo_s=0, redact=lambda texts: [pii.redact(text) for text in texts]
+    )
+    asked = [
+        json.loads(line)["prompt"][-1]["content"].splitlines()[-1]
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    assert count == {"preference": 1, "unpaired": 4, "prompt-completion": 1}[kind]
+    assert asked == ["What does [e-mail address] eat?"] * count
 
 
 def test_an_unknown_kind_is_refused(engine: Engine, tmp_path: Path) -> None:

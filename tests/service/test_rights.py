@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
@@ -15,12 +16,25 @@ from rlhf_engine.records import Prompt, PromptPassage, to_json
 from service import tables
 from service.account_tables import Account
 from service.citations import cited, open_turns, place_of
+from service.corrections import accept
 from service.database import session
 from service.errors import InvalidInputError, NotFoundError
 from service.evidence import Sides, gather_demonstrations, gather_thumbs
+from service.export import export_feedback
+from service.feedback import propose_correction
 from service.groups import all_groups, readers_of, set_groups
 from service.retrieval import retrieve
-from service.tables import Candidate, Conversation, Passage, Person, PolicyVersion, Thumb, Turn
+from service.tables import (
+    Candidate,
+    Conversation,
+    GoldAnswer,
+    Passage,
+    Person,
+    PolicyVersion,
+    Thumb,
+    Turn,
+)
+from service.vote_checks import new_check
 from tests.service.sources import Shelf, store
 
 PEOPLE, QUESTIONS, DOCUMENTS, WORDS = 100, 100, 60, 40
@@ -192,6 +206,43 @@ def test_an_answer_corrected_where_only_some_may_read_is_not_trained_on(engine: 
         opened.flush()
         [kept] = gather_demonstrations(opened, sides, 1)
         assert kept.prompt.question == "What, False?"
+
+
+def test_a_correction_is_not_trained_on_once_only_some_may_read_what_it_corrects(
+    engine: Engine, tmp_path: Path
+) -> None:
+    shelf = Shelf()
+
+    def taught(*readers: str) -> tuple[list[str], int]:
+        page = Document("pay", "Pay", "The bands of pay.", readers=readers)
+        shelf.sync(engine, page, Complete())
+        with session(engine) as opened:
+            lessons = gather_demonstrations(opened, Sides(frozenset(), 0), 1)
+        count = export_feedback(engine, "prompt-completion", tmp_path / "gold.jsonl")
+        return [item.answer for item in lessons], count
+
+    taught("everyone")
+    with session(engine) as opened:
+        turn = _judged(opened, opened.exec(select(Passage)).one())
+        answer = opened.exec(select(Candidate).where(Candidate.turn_id == turn.id)).one()
+        person = opened.exec(select(Person)).one()
+        number = propose_correction(opened, person, answer.id, "Bands 1 to 9.").id
+        accept(opened, number, "Grace", question="Which bands of pay are there?")
+    assert taught("everyone") == (["Bands 1 to 9."], 1)
+    with session(engine) as opened:
+        open_to_all = {"question": "Who cleans?", "answer": "Nobody.", "content_hash": ""}
+        opened.add(GoldAnswer(external_id="faq", **open_to_all))
+    assert taught("group:hr") == (["Nobody."], 1)
+    assert not _is_checked_with(engine)
+    assert taught("everyone")[1] == 2
+    assert _is_checked_with(engine)
+
+
+def _is_checked_with(engine: Engine) -> bool:
+    """Whether a hidden check of the voting page ever shows the two gold answers there are."""
+    with session(engine) as opened:
+        person = opened.exec(select(Person)).one()
+        return any(new_check(opened, person, 1.0) for _ in range(40))
 
 
 def test_a_tightened_right_holds_at_once(engine: Engine) -> None:

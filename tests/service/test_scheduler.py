@@ -296,6 +296,8 @@ def test_clean_up_removes_weights_of_old_promoted_runs_only(tmp_path: Path) -> N
         ("0 0 1 1 *", datetime(2026, 1, 1, tzinfo=UTC)),
         ("0 0 29 2 *", datetime(2024, 2, 29, tzinfo=UTC)),
         ("0 0 30 2 *", None),
+        ("0 2 1 * 3", datetime(2026, 3, 1, 2, 0, tzinfo=UTC)),
+        ("0 2 15 * 1", datetime(2026, 3, 2, 2, 0, tzinfo=UTC)),
     ],
 )
 def test_the_latest_due_time_of_a_cron_expression(expression: str, due: datetime | None) -> None:
@@ -303,7 +305,48 @@ def test_the_latest_due_time_of_a_cron_expression(expression: str, due: datetime
     assert scheduler.last_due(scheduler.cron("sync_schedule", expression), NOON) == due
 
 
-@pytest.mark.parametrize("expression", ["hourly", "61 * * * *", "0 2 * *", "0 2 * * 9"])
+@pytest.mark.parametrize(
+    ("fields", "days"),
+    [
+        ("* * 1-5/2", ["03-02", "03-04", "03-06", "03-09"]),
+        ("* * mon-fri/2", ["03-02", "03-04", "03-06", "03-09"]),
+        ("* * */2", ["03-01", "03-03", "03-05", "03-07", "03-08"]),
+        ("* * 1/2", ["03-02", "03-04", "03-06", "03-09"]),
+        ("* * 5-7/2", ["03-01", "03-06", "03-08", "03-13"]),
+        ("* * Fri-Sun", ["03-01", "03-06", "03-07", "03-08"]),
+        ("* * 0,3-4", ["03-01", "03-04", "03-05", "03-08"]),
+        ("1 * 1", ["03-01", "03-02", "03-09", "03-16", "03-23", "03-30", "04-01", "04-06"]),
+        ("13 * 5", ["03-06", "03-13", "03-20", "03-27", "04-03", "04-10", "04-13", "04-17"]),
+        ("*/10 * 1", ["05-11", "06-01"]),
+        ("1-7 * */7", ["03-01", "04-05", "05-03"]),
+    ],
+)
+def test_the_days_of_a_cron_expression_are_those_of_cron(fields: str, days: list[str]) -> None:
+    """Days of 2026 from 1 March on, a Sunday. A day or weekday that begins with * limits the
+    other; of two that do not, either is enough."""
+    settings = Settings(sync_schedule=f"0 2 {fields}")
+    moment, found = datetime(2026, 3, 1, tzinfo=UTC), []
+    for _ in days:
+        due = scheduler.next_due(settings, "sync", moment)
+        assert due is not None
+        found.append(f"{due:%m-%d}")
+        moment = due + timedelta(minutes=1)
+    assert found == days
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "hourly",
+        "61 * * * *",
+        "0 2 * *",
+        "0 2 * * 9",
+        "0 2 * * 5-1",
+        "0 2 * * 1-5/0",
+        "0 2 * * mon,someday",
+        "0 2 32 * 1",
+    ],
+)
 def test_a_wrong_schedule_is_named(expression: str) -> None:
     with pytest.raises(SettingsError, match="sync_schedule"):
         scheduler.cron("sync_schedule", expression)

@@ -27,7 +27,7 @@ from service.plugin_host import PluginHost
 from service.retrieval import retrieve
 from service.settings import Settings, SourceSettings
 from service.sync import sync_all, sync_source
-from service.tables import DataSource, GoldAnswer, Passage, SyncReport
+from service.tables import DataSource, GoldAnswer, Passage, SyncReport, now
 from service.tables import Document as DocumentRow
 from tests.service.sources import Shelf
 
@@ -124,6 +124,31 @@ def test_a_removed_gold_pair_may_come_back(engine: Engine) -> None:
     shelf.sync(engine, Complete())
     assert counts(shelf.sync(engine, PAIR, Complete())) == (0, 1, 0, 0)
     assert gold(engine) == {"q1": ("accepted", "25 days.")}
+
+
+def test_a_gold_pair_without_a_date_was_updated_when_its_words_changed(engine: Engine) -> None:
+    shelf = Shelf()
+
+    def updated(*pairs: GoldPair) -> list[datetime | None]:
+        assert shelf.sync(engine, *pairs, Complete()).error is None
+        with session(engine) as opened:
+            return list(opened.exec(select(GoldAnswer.updated).order_by(GoldAnswer.external_id)))
+
+    began = now()
+    other = GoldPair("q2", "Is there a gym?", "Yes.")
+    assert updated(PAIR, other) == [None, None]
+    corrected = dataclasses.replace(PAIR, answer="28 days.")
+    moment, untouched = updated(corrected, other)
+    assert moment is not None
+    assert began <= moment <= now()
+    assert untouched is None
+    signed = dataclasses.replace(corrected, author="The board")
+    assert updated(signed, other) == [moment, None]
+    assert updated() == [moment, None]
+    assert updated(signed, other) == [moment, None]
+    dated = dataclasses.replace(other, updated=datetime(2026, 1, 1, tzinfo=UTC))
+    assert updated(signed, dated) == [moment, dated.updated]
+    assert updated(signed, other) == [moment, dated.updated]
 
 
 def test_the_search_index_holds_exactly_the_passages(engine: Engine) -> None:

@@ -45,6 +45,13 @@ def shown(engine: Engine, question: str = QUESTION, *, follows: bool = False) ->
         return found.answer if found else None
 
 
+def taught(engine: Engine) -> list[str]:
+    """The answers that a run would be trained on."""
+    with session(engine) as opened:
+        lessons = gather_demonstrations(opened, read_sides(opened, 1), passages=0)
+        return [item.answer for item in lessons]
+
+
 def rest_on(talk: Talk, text: str) -> Shelf:
     """Let the talk's passage be one of a real document; the shelf that syncs it."""
     shelf = Shelf()
@@ -97,6 +104,29 @@ def test_the_newest_verified_answer_stands(engine: Engine) -> None:
     accepted(make_talk(engine))
     accepted(make_talk(engine), "It is 30 days now.")
     assert shown(engine) == "It is 30 days now."
+
+
+def test_an_answer_is_trained_on_no_longer_once_another_stands_in_its_place(engine: Engine) -> None:
+    old = accepted(make_talk(engine, "What's the VPN host?"), "old.example.org")
+    other = accepted(make_talk(engine), RIGHT)
+    new = accepted(make_talk(engine, "What is the VPN host?"), "new.example.org")
+    assert taught(engine) == [RIGHT, "new.example.org"]
+    with session(engine) as opened:
+        decisions = opened.exec(select(Review).where(Review.kind == "verified")).all()
+        told = [(row.target_id, row.decision, row.reason, row.by) for row in decisions]
+    reason = "Another answer to this question was accepted."
+    assert told == [(old, "withdrawn", reason, REVIEWER)]
+    with session(engine) as opened:
+        assert {item.id for item in verified_answers(opened, None).items} == {other, new}
+
+
+def test_an_answer_does_not_come_back_when_what_replaced_it_is_withdrawn(engine: Engine) -> None:
+    accepted(make_talk(engine), "2 weeks.")
+    number = accepted(make_talk(engine), "4 weeks.")
+    with session(engine) as opened:
+        verified.withdraw(opened, number, REVIEWER, "It depends.")
+    assert shown(engine) is None
+    assert taught(engine) == []
 
 
 def test_a_withdrawn_answer_is_neither_shown_nor_trained_on(engine: Engine) -> None:

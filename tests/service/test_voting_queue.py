@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import select
 
+from service import voting_queue
 from service.ballots import Ballot
 from service.database import session
 from service.errors import ConflictError, NotFoundError
@@ -165,6 +166,41 @@ def test_anothers_pair_shows_only_passages_the_voter_may_read(
             opened.add(Passage(id="p1", document_id=document.id, position=0, heading="", text="25"))
     pair_of(engine, talk)
     assert (somebody(engine).turn() == talk.turn) is seen
+
+
+def test_pairs_that_one_may_not_see_neither_count_nor_stand_before_others(engine: Engine) -> None:
+    for _ in range(25):
+        pair_of(engine, make_talk(engine))
+    for kind in ("person", "simulated"):
+        secret = pair_of(engine, without_passages(engine, make_talk(engine, kind=kind)))
+        with session(engine) as opened:
+            opened.get_one(Turn, secret).restricted = True
+    fitting = {pair_of(engine, without_passages(engine, make_talk(engine))) for _ in range(5)}
+    booth, seen = somebody(engine, settings=SHARED, reviews=True), set()
+    with session(engine) as opened:
+        assert waiting_for(opened, booth.voter, SHARED, 100) == 5
+    for _ in fitting:
+        offer = booth.next()
+        assert offer is not None
+        seen.add(booth.turn_of(offer))
+        booth.vote(offer)
+    assert seen == fitting
+    assert booth.next() is None
+
+
+def test_only_so_many_pairs_of_a_pool_are_looked_at_and_ones_own_come_all_the_same(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voting_queue, "MOST_LOOKED_AT", 2)
+    for _ in range(3):
+        pair_of(engine, make_talk(engine))
+    pair_of(engine, without_passages(engine, make_talk(engine)))
+    mine = make_talk(engine)
+    own = pair_of(engine, mine)
+    booth = Booth(engine, mine.person, SHARED, reviews=True)
+    assert booth.turn() == own
+    with session(engine) as opened:
+        assert waiting_for(opened, booth.voter, SHARED, 100) == 1
 
 
 def test_an_offer_tells_nothing_of_who_wrote_what(engine: Engine) -> None:
