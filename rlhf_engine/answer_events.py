@@ -36,10 +36,11 @@ class Token:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """One answer is complete; nothing more comes for its row. The logprobs of `answer` are those
-    of its Tokens."""
+    of its Tokens; `prompt_tokens` is how many tokens its prompt had as it was read."""
 
     row: int
     answer: SampledAnswer
+    prompt_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,14 +65,11 @@ class ActiveJob:
         longer than the context."""
         self.job = job
         self.rows: dict[tuple[str, int], int] = {}
-        self._backbone = backbone
-        self._answers = [
-            AnswerRow(backbone.tokenizer, job.request.settings, job.request.prompt.id, seed, at)
-            for at, seed in enumerate(job.request.seeds)
-        ]
+        self._backbone, self._most = backbone, self._room(context)
+        self._ids: list[int] = []
+        self._answers: list[AnswerRow] = []
         self._left = list(dict.fromkeys(job.request.versions))
         self._reading: Reading | None = None
-        self._ids = prompt_ids(backbone.tokenizer, job.request.prompt, self._room(context))
 
     @property
     def size(self) -> int:
@@ -98,7 +95,10 @@ class ActiveJob:
         return bool(self.numbers(version))
 
     def read_on(self, adapters: Mapping[str, str | None]) -> tuple[str, Reading] | None:
-        """Read a chunk of the prompt; the version and the reading when it is whole."""
+        """Read a chunk of the prompt, which is rendered before its first; the version and the
+        reading when it is whole."""
+        if not self._ids:
+            self._render()
         version = self._left[0]
         if self._reading is None:
             self._reading = Reading(self._backbone, adapters[version], self._ids)
@@ -129,6 +129,14 @@ class ActiveJob:
             del self.rows[version, drawn.row]
             return True
         return False
+
+    def _render(self) -> None:
+        request, tokenizer = self.job.request, self._backbone.tokenizer
+        self._ids = prompt_ids(tokenizer, request.prompt, self._most)
+        self._answers = [
+            AnswerRow(tokenizer, request.settings, request.prompt.id, seed, at, len(self._ids))
+            for at, seed in enumerate(request.seeds)
+        ]
 
     def _of(self, version: str) -> list[int]:
         return [at for at, own in enumerate(self.job.request.versions) if own == version]

@@ -12,7 +12,7 @@ import structlog
 
 from rlhf_engine.answer_job import ActiveJob, Job
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.decoding import Decoder, Drawn
+from rlhf_engine.decoding import Decoder, Drawn, Undrawn
 from rlhf_engine.errors import Cancelled, EngineError, GenerationError
 
 log = structlog.get_logger(__name__)
@@ -64,8 +64,8 @@ class AnswerRounds:
         for active in [each for each in self._active if each.job.cancelled]:
             self._end(active, Cancelled("the answer was cancelled; ask again for a new one"))
         self._read(adapters)
-        for version in list(self._decoders):
-            self._step(version)
+        for version, decoder in list(self._decoders.items()):
+            self._step(version, decoder)
 
     def close(self, error: EngineError) -> None:
         """End all jobs with this error."""
@@ -92,8 +92,7 @@ class AnswerRounds:
         seeds, settings = active.seeds_of(version), active.job.request.settings
         active.joined(version, self._decoders[version].join(reading, seeds, settings))
 
-    def _step(self, version: str) -> None:
-        decoder = self._decoders[version]
+    def _step(self, version: str, decoder: Decoder) -> None:
         try:
             self._tell(version, decoder, decoder.draw())
             # Computed when the tokens are told: who reads them need not wait for the next.
@@ -103,12 +102,16 @@ class AnswerRounds:
                 self._end(active, as_engine_error(error))
         self._forget_idle(version)
 
-    def _tell(self, version: str, decoder: Decoder, drawn: Sequence[Drawn]) -> None:
+    def _tell(self, version: str, decoder: Decoder, found: Sequence[Drawn | Undrawn]) -> None:
         going_on = set(decoder.active)
-        self.tokens += len(drawn)
+        self.tokens += sum(isinstance(item, Drawn) for item in found)
         owners = {number: each for each in self._active for number in each.numbers(version)}
-        for item in drawn:
-            if item.row in decoder.rows:  # not of a job that a failure has ended meanwhile
+        for item in found:
+            if item.row not in decoder.rows:  # of a job that a failure has ended meanwhile
+                continue
+            if isinstance(item, Undrawn):
+                self._end(owners[item.row], as_engine_error(item.error))
+            else:
                 self._take(owners[item.row], version, item, ended=item.row not in going_on)
 
     def _take(self, active: ActiveJob, version: str, drawn: Drawn, *, ended: bool) -> None:
@@ -125,13 +128,17 @@ class AnswerRounds:
     def _end(self, active: ActiveJob, error: EngineError | None) -> None:
         """Take a job out, with what is left of its rows."""
         self._active.remove(active)
-        for version, number in active.rows:
-            self._decoders[version].forget(number)
-            self._forget_idle(version)
-        self._on_over(active.job, error)
+        try:
+            for version, number in active.rows:
+                self._decoders[version].forget(number)
+            for version in {version for version, _ in active.rows}:
+                self._forget_idle(version)
+        finally:
+            self._on_over(active.job, error)
 
     def _forget_idle(self, version: str) -> None:
-        if version in self._decoders and self._decoders[version].done:
+        """Drop a decoder without rows; one whose last rows have ended still has them to tell."""
+        if version in self._decoders and not self._decoders[version].rows:
             del self._decoders[version]
 
 

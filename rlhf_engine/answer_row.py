@@ -23,9 +23,11 @@ class AnswerRow:
         prompt_id: str,
         seed: int,
         number: int,
+        prompt_tokens: int,
     ) -> None:
         self._tokenizer, self._settings = tokenizer, settings
         self._prompt_id, self._seed, self._number = prompt_id, seed, number
+        self._prompt_tokens = prompt_tokens
         self._text = StreamedText(tokenizer, settings.stop)
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
@@ -44,7 +46,7 @@ class AnswerRow:
         token = Token(self._number, piece, token_id, logprob, likely)
         if not (ended or self._text.stopped):
             return [token]
-        return [token, Ended(self._number, self._answer())]
+        return [token, Ended(self._number, self._answer(), self._prompt_tokens)]
 
     def _answer(self) -> SampledAnswer:
         itself = self._tokens[-1] == self._tokenizer.eos_token_id

@@ -47,6 +47,14 @@ class Drawn:
     top: tuple[Draw, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Undrawn:
+    """No token could be drawn for one row, and it has ended; the others go on."""
+
+    row: int
+    error: Exception
+
+
 @dataclass(slots=True)
 class Row:
     """One answer under way or ended."""
@@ -139,22 +147,29 @@ class Decoder:
         return not self.active
 
     def step(self) -> list[Drawn]:
-        """Draw one token for each active row, and compute what the next are drawn from."""
-        drawn = self.draw()
+        """Draw one token for each active row, and compute what the next are drawn from. Where
+        none can be drawn for a row, its error is raised."""
+        drawn: list[Drawn] = []
+        for item in self.draw():
+            if isinstance(item, Undrawn):
+                raise item.error
+            drawn.append(item)
         self.advance()
         return drawn
 
     @torch.inference_mode()
-    def draw(self) -> list[Drawn]:
+    def draw(self) -> list[Drawn | Undrawn]:
         """Draw one token for each active row; `advance` comes before the next."""
-        drawn = [self._drawn(slot, number) for slot, number in enumerate(self.active)]
-        for item in drawn:
-            row = self.rows[item.row]
-            row.tokens.append(item.token_id)
-            row.logprobs.append(item.logprob)
-        for number in [item.row for item in drawn if self._ended(item.row)]:
-            self.end(number)
-        return drawn
+        found = [self._drawn_or_not(slot, number) for slot, number in enumerate(self.active)]
+        for item in found:
+            if isinstance(item, Drawn):
+                row = self.rows[item.row]
+                row.tokens.append(item.token_id)
+                row.logprobs.append(item.logprob)
+        for item in found:
+            if isinstance(item, Undrawn) or self._ended(item.row):
+                self.end(item.row)
+        return found
 
     @torch.inference_mode()
     def end(self, number: int) -> None:
@@ -176,6 +191,12 @@ class Decoder:
         """Drop what is known of a row."""
         self.end(number)
         self.rows.pop(number, None)
+
+    def _drawn_or_not(self, slot: int, number: int) -> Drawn | Undrawn:
+        try:
+            return self._drawn(slot, number)
+        except Exception as error:  # noqa: BLE001 - one row's failure must not end the others
+            return Undrawn(number, error)
 
     def _drawn(self, slot: int, number: int) -> Drawn:
         row, logits = self.rows[number], self._logits[slot : slot + 1]

@@ -105,9 +105,13 @@ class Thumb:
     rated_at: str = ""
 
 
+GREEDY_BELOW = 1e-5
+"""Temperatures below this are greedy: logits that are divided by less may not be finite."""
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """How tokens are drawn. A `temperature` below 0.00001 is greedy; `top_p` 1 keeps the whole
+    """How tokens are drawn. A `temperature` below GREEDY_BELOW is greedy; `top_p` 1 keeps the whole
     distribution, and however small it is, the likeliest token is kept.
 
     An answer ends before the first of the texts in `stop`; only serving engines heed them.
@@ -119,6 +123,11 @@ class SamplingSettings:
     max_new_tokens: int = 96
     stop: tuple[str, ...] = ()
     top_logprobs: int = 0
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature < GREEDY_BELOW
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ generation stops there, SFT learns to stop there, the reward is read there.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rlhf_engine.files import sha256_of_json
@@ -15,6 +17,9 @@ from rlhf_engine.records import Exchange, Prompt, PromptPassage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+LIKELY_CHARACTERS = 8
+"""Characters a token: a prompt with more of them will hardly fit, and is not tried whole first."""
 
 SYSTEM = "Answer the employee's question from the passages, briefly."
 SYSTEM_WITHOUT_PASSAGES = "Answer the employee's question, briefly."
@@ -56,14 +61,9 @@ def prompt_ids(
     last passage, then the instructions, and at the end the question itself is cut, so
     that neither the system line nor the start of the answer is ever lost.
     """
-    while True:
-        ids = _apply_template(tokenizer, prompt)
-        if max_tokens is None or len(ids) <= max_tokens:
-            return ids
-        shorter = _shortened(tokenizer, prompt, len(ids) - max_tokens)
-        if shorter == prompt:
-            return ids[-max_tokens:]
-        prompt = shorter
+    if max_tokens is None:
+        return _apply_template(tokenizer, prompt)
+    return _most_parts(tokenizer, prompt, max_tokens) or _cut(tokenizer, prompt, max_tokens)
 
 
 def answer_ids(
@@ -93,19 +93,69 @@ def _apply_template(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """`text` without control tokens: a question that spells one must not end its own turn."""
-    for token in tokenizer.all_special_tokens:
-        text = text.replace(token, "")
+    """`text` without control tokens: a question that spells one must not end its own turn.
+
+    What is left around a token may spell another one, so the search goes on a little before it."""
+    pattern, longest = _control_tokens(tokenizer)
+    at = 0
+    while found := pattern.search(text, at):
+        text = text[: found.start()] + text[found.end() :]
+        at = max(0, found.start() - longest)
     return text
 
 
-def _shortened(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, excess: int) -> Prompt:
-    if prompt.history:
-        return replace(prompt, history=prompt.history[1:])
-    if prompt.passages:
-        return replace(prompt, passages=prompt.passages[:-1])
-    if prompt.instructions:
-        return replace(prompt, instructions="")
-    ids = tokenizer.encode(prompt.question, add_special_tokens=False)
-    kept = ids[: max(1, len(ids) - excess)]
-    return replace(prompt, question=tokenizer.decode(kept))
+@lru_cache(maxsize=16)
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[re.Pattern[str], int]:
+    """What matches any control token, and the length of the longest one."""
+    added = tokenizer.added_tokens_decoder.values()
+    tokens = {str(token) for token in added if token.special} | set(tokenizer.all_special_tokens)
+    longest_first = sorted(tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))), len(longest_first[0])
+
+
+def _most_parts(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, max_tokens: int
+) -> list[int] | None:
+    """Token ids with as many parts as fit; None where the bare question is too long.
+
+    Found by doubling, then by bisection, since more parts have more tokens: what is left out
+    of a long conversation is hardly ever rendered.
+    """
+    parts = bool(prompt.instructions) + len(prompt.passages) + len(prompt.history)
+    fitting, too_many, found = -1, parts + 1, None
+    characters = sum(len(message["content"]) for message in messages(prompt))
+    tried = parts if characters <= LIKELY_CHARACTERS * max_tokens else min(1, parts)
+    while fitting + 1 < too_many:
+        ids = _apply_template(tokenizer, _with_parts(prompt, tried))
+        if len(ids) <= max_tokens:
+            fitting, found = tried, ids
+        else:
+            too_many = tried
+        tried = min(2 * tried, parts) if too_many > parts else (fitting + too_many) // 2
+    return found
+
+
+def _with_parts(prompt: Prompt, parts: int) -> Prompt:
+    """The prompt with its instructions, then its first passages, then its latest exchanges: so
+    many of them in all."""
+    passages = max(0, parts - bool(prompt.instructions))
+    exchanges = max(0, passages - len(prompt.passages))
+    return replace(
+        prompt,
+        instructions=prompt.instructions if parts else "",
+        passages=prompt.passages[:passages],
+        history=prompt.history[len(prompt.history) - exchanges :],
+    )
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, max_tokens: int) -> list[int]:
+    """Token ids of the bare question, cut until they fit."""
+    prompt = _with_parts(prompt, 0)
+    while len(ids := _apply_template(tokenizer, prompt)) > max_tokens:
+        question = tokenizer.encode(prompt.question, add_special_tokens=False)
+        kept = question[: max(1, len(question) - (len(ids) - max_tokens))]
+        shorter = replace(prompt, question=tokenizer.decode(kept))
+        if shorter == prompt:
+            return ids[-max_tokens:]
+        prompt = shorter
+    return ids

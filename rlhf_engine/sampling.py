@@ -33,10 +33,9 @@ def draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator)
 
     GenerationError where the logits are not finite.
     """
-    greedy = settings.temperature == 0
-    scaled = logits if greedy else logits / settings.temperature
+    scaled = logits if settings.greedy else logits / settings.temperature
     normaliser = scaled.logsumexp(dim=-1, keepdim=True)
-    if greedy:
+    if settings.greedy:
         token = scaled.argmax(dim=-1, keepdim=True)
     else:
         probabilities = (scaled - normaliser).exp_()
@@ -79,13 +78,14 @@ def inverted(probabilities: Tensor, uniform: Tensor) -> Tensor:
     within = torch.searchsorted(inside.double().cumsum(dim=1), wanted - before, right=True)
     # Rounding may carry the search past the last token that can be drawn.
     last = BLOCK - 1 - (inside > 0).flip(1).int().argmax(dim=1, keepdim=True)
-    return block * BLOCK + torch.minimum(within, last)
+    # A row of NaN has no such token; `draw` refuses whatever is found for it.
+    return (block * BLOCK + torch.minimum(within, last)).clamp(max=probabilities.shape[1] - 1)
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Keep the likeliest tokens of each row until they hold `top_p`; the rest becomes 0. [b, v]"""
+    """Keep the likeliest tokens of each row, one at least, until they hold `top_p`; the rest
+    becomes 0. [b, v]"""
     ordered, order = probabilities.sort(dim=-1, descending=True)
-    before = ordered.cumsum(dim=-1) - ordered
-    return torch.zeros_like(probabilities).scatter(
-        1, order, ordered.masked_fill(before >= top_p, 0.0)
-    )
+    outside = ordered.cumsum(dim=-1) - ordered >= top_p
+    outside[:, 0] = False  # in float32 a tiny `top_p` is 0
+    return torch.zeros_like(probabilities).scatter(1, order, ordered.masked_fill(outside, 0.0))

@@ -30,7 +30,7 @@ from rlhf_engine.backbone import (
 )
 from rlhf_engine.early_stop import EarlyStop
 from rlhf_engine.errors import PlanError, TrainingError
-from rlhf_engine.gold_answers import Lessons, choose_lessons
+from rlhf_engine.gold_answers import Lessons, choose_lessons, write_watched
 from rlhf_engine.memory import give_back
 from rlhf_engine.plan import RunPlan, SftPlan
 from rlhf_engine.records import Demonstration, StageReport
@@ -57,6 +57,8 @@ def run_sft(stage: Stage, snapshot: Snapshot) -> StageReport:
     else:
         figures |= _train(stage, lessons, backbone, adapter)
         give_back()
+    if not plan.sft.reuse:
+        write_watched(stage.path, lessons)
     figures |= _compare(stage, snapshot.evaluation_demonstrations(), backbone, adapter)
     return StageReport(stage.name, stage.seconds(), figures)
 
@@ -72,7 +74,7 @@ def _train(stage: Stage, lessons: Lessons, backbone: Backbone, adapter: Path) ->
     backbone as it was."""
     plan = stage.plan
     rows = tokenised(backbone.tokenizer, lessons.learnt, plan)
-    at_once = min(plan.micro_batch_size, plan.sft.batch_size)
+    at_once = rows_at_once(plan.sft.batch_size, plan.micro_batch_size)
     trainer = _trainer(stage, backbone, rows, tokenised(backbone.tokenizer, lessons.watched, plan))
     if plan.sft.start_from:
         _start_from(trainer.model, Path(plan.sft.start_from))
@@ -99,7 +101,7 @@ def _train(stage: Stage, lessons: Lessons, backbone: Backbone, adapter: Path) ->
 
 def _trainer(stage: Stage, backbone: Backbone, rows: Rows, watched: Rows) -> AnswerTrainer:
     plan = stage.plan
-    at_once = min(plan.micro_batch_size, plan.sft.batch_size)
+    at_once = rows_at_once(plan.sft.batch_size, plan.micro_batch_size)
     return AnswerTrainer(
         model=backbone.model,
         args=SFTConfig(
@@ -170,15 +172,20 @@ def tokenised(tokenizer: Any, demonstrations: Sequence[Demonstration], plan: Run
     return rows
 
 
-def trainer_settings(plan: RunPlan, dtype: str, batch_size: int, at_once: int) -> dict[str, Any]:
+def rows_at_once(batch_size: int, most: int) -> int:
+    """The most rows, up to `most`, of which whole passes make a step of `batch_size`."""
+    return max(n for n in range(1, min(most, batch_size) + 1) if batch_size % n == 0)
+
+
+def trainer_settings(plan: RunPlan, dtype: str, batch_size: int, most: int) -> dict[str, Any]:
     """What SFT and the reward model tell the Trainer alike: `batch_size` examples a step, of
-    which `at_once` go through the model together. TRL's defaults of bf16 and gradient
+    which at most `most` go through the model together. TRL's defaults of bf16 and gradient
     checkpointing are set on purpose: autocast only on a GPU, no recomputation at this size."""
     on_gpu = torch.cuda.is_available()
-    rows = min(at_once, batch_size)
+    rows = rows_at_once(batch_size, most)
     return {
         "per_device_train_batch_size": rows,
-        "gradient_accumulation_steps": max(1, batch_size // rows),
+        "gradient_accumulation_steps": batch_size // rows,
         "use_cpu": not on_gpu,
         "bf16": on_gpu and dtype == "bfloat16",
         "gradient_checkpointing": False,

@@ -55,16 +55,22 @@ class Snapshot:
 
     @classmethod
     def open(cls, folder: Path) -> Snapshot:
-        """Read a snapshot; SnapshotError if it is missing or was changed since freezing."""
+        """Read a snapshot; SnapshotError if it is missing, was changed since freezing, or is not
+        readable by this version."""
         manifest = _read_manifest(folder)
         rows: dict[str, tuple[Any, ...]] = {}
-        # A snapshot may have been frozen before there were thumbs.
-        for name in _KINDS.keys() & manifest["files"].keys():
-            path = folder / f"{name}.jsonl"
-            if sha256_of(path) != manifest["files"][name]:
-                raise SnapshotError(f"{path} was changed after freezing; start a new run")
-            rows[name] = tuple(from_json(_KINDS[name], row) for row in read_lines(path))
-        return cls(folder, manifest["hash"], manifest["files"]["demonstrations"], **rows)
+        try:
+            # A snapshot may have been frozen before there were thumbs.
+            for name in _KINDS.keys() & manifest["files"].keys():
+                path = folder / f"{name}.jsonl"
+                if sha256_of(path) != manifest["files"][name]:
+                    raise SnapshotError(f"{path} was changed after freezing; start a new run")
+                rows[name] = tuple(from_json(_KINDS[name], row) for row in read_lines(path))
+            return cls(folder, manifest["hash"], manifest["files"]["demonstrations"], **rows)
+        except (TypeError, KeyError, ValueError) as error:
+            raise SnapshotError(
+                f"{folder} cannot be read by this version ({error!r}); start a new run"
+            ) from error
 
     def training_demonstrations(self) -> list[Demonstration]:
         """The demonstrations that SFT may learn from."""

@@ -81,6 +81,7 @@ class AnswerKeeper:
                 self._tell(asked, row, event)
                 continue
             row.ended, row.token_ids = True, list(event.answer.token_ids)
+            asked.prompt_tokens = event.prompt_tokens
             answer = event.answer
             storing.create_task(self._keep(asked, row, answer.text, answer.finish_reason))
         return None

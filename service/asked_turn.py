@@ -94,6 +94,8 @@ class AskedTurn:
     """What is remembered of a temporary turn in place of rows."""
     gone: bool = False
     """Whether its conversation was deleted: it is there for nobody."""
+    prompt_tokens: int | None = None
+    """Tokens of its prompt as the engine read it; None before an answer is complete."""
     job: Any = None
     ending: Ending | None = None
     """Why it was ended early, if it was."""

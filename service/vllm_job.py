@@ -78,7 +78,12 @@ class VllmJob:
             async with asyncio.TaskGroup() as group:
                 for at, version in enumerate(request.versions):
                     row = AnswerRow(
-                        tokenizer, request.settings, request.prompt.id, request.seeds[at], at
+                        tokenizer,
+                        request.settings,
+                        request.prompt.id,
+                        request.seeds[at],
+                        at,
+                        len(ids),
                     )
                     body = completion_request(
                         version,

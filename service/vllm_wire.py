@@ -47,7 +47,8 @@ def completion_request(
         "prompt": list(prompt),
         "stream": True,
         "max_tokens": settings.max_new_tokens,
-        "temperature": settings.temperature,
+        # vLLM raises what is nearly 0.
+        "temperature": 0.0 if settings.greedy else settings.temperature,
         "top_p": settings.top_p,
         "top_k": 0,
         "min_p": 0.0,

@@ -134,3 +134,10 @@ def drawn(piece: TokenPiece) -> DrawnLogprob:
 def _entry(text: str, logprob: float) -> TokenLogprob:
     finite = logprob if math.isfinite(logprob) else LEAST_LOGPROB
     return TokenLogprob(text, max(finite, LEAST_LOGPROB), list(text.encode("utf-8", "replace")))
+
+
+def usage(asked: AskedTurn, completion_tokens: int) -> Usage:
+    """The tokens of a turn whose answers are complete."""
+    read = asked.prompt_tokens
+    assert read is not None, "no answer has ended"
+    return Usage(read, completion_tokens, read + completion_tokens)

@@ -13,7 +13,6 @@ from litestar.params import JSONBody
 from litestar.response import Stream
 
 import rlhf_engine
-from rlhf_engine.records import from_json
 from service.askable import DEFAULT, find_askable
 from service.asked_turn import AskedTurn
 from service.database import session
@@ -67,8 +66,8 @@ async def complete(
     except InvalidInputError as error:
         raise ParameterError(str(error), "messages") from error
     if data.stream:
-        return _stream(parts, asked, data)
-    return Response(await _unless_gone(request, _whole(parts, asked, data)))
+        return _stream(asked, data)
+    return Response(await _unless_gone(request, _whole(asked, data)))
 
 
 def _version(parts: Parts, model: str) -> str:
@@ -95,14 +94,7 @@ def _require_short(parts: Parts, question: str, instructions: str) -> None:
         )
 
 
-async def _usage(parts: Parts, asked: AskedTurn, completion_tokens: int) -> answers.Usage:
-    prompt = from_json(rlhf_engine.Prompt, asked.turn.prompt)
-    limit = parts.settings.answers.max_prompt_tokens
-    read = await asyncio.to_thread(parts.serving.count_prompt_tokens, prompt, limit)
-    return answers.Usage(read, completion_tokens, read + completion_tokens)
-
-
-async def _whole(parts: Parts, asked: AskedTurn, data: ChatRequest) -> answers.Completion:
+async def _whole(asked: AskedTurn, data: ChatRequest) -> answers.Completion:
     """Wait for all answers; NotReadyError where the engine could not finish them, ConflictError
     where somebody stopped them."""
     places = {row.side: index for index, row in enumerate(asked.rows)}
@@ -127,7 +119,7 @@ async def _whole(parts: Parts, asked: AskedTurn, data: ChatRequest) -> answers.C
         await reader.aclose()
     if unfinished:
         raise ConflictError(answers.STOPPED)
-    usage = await _usage(parts, asked, tokens)
+    usage = answers.usage(asked, tokens)
     version, created = asked.version_ids[0], int(asked.turn.created_at.timestamp())
     number = answers.completion_id(asked)
     return answers.Completion(number, created, version, version, choices, usage)
@@ -159,14 +151,10 @@ async def _gone(request: Request[Any, Any, Any]) -> None:
         pass
 
 
-def _stream(parts: Parts, asked: AskedTurn, data: ChatRequest) -> Stream:
+def _stream(asked: AskedTurn, data: ChatRequest) -> Stream:
     reader = asked.events()
-
-    async def usage(tokens: int) -> answers.Usage:
-        return await _usage(parts, asked, tokens)
-
     return Stream(
-        lines(ChunkWriter(asked, data), reader, usage),
+        lines(ChunkWriter(asked, data), reader),
         media_type="text/event-stream; charset=utf-8",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         # A client may leave before the first line is asked for, or while one is being sent.

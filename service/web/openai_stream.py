@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 from msgspec import UNSET
 
-import rlhf_engine
 from service.asked_turn import AskedTurn
-from service.serving import NotReadyError
 from service.turn_buffer import TurnReader
 from service.turn_events import AnswerEnded, Event, TokenPiece, TurnDone, TurnFailed, TurnStarted
 from service.web import openai_answer as answers
@@ -48,9 +46,9 @@ class ChunkWriter:
             index, reason = self._places[event.side], event.finish_reason
             yield self._of_choice(index, answers.Delta(), finish_reason=reason)
 
-    def last(self, usage: answers.Usage) -> answers.Chunk:
+    def last(self) -> answers.Chunk:
         """The chunk that tells the tokens used."""
-        return self._chunk([], usage)
+        return self._chunk([], answers.usage(self._asked, self.tokens))
 
     def _of_choice(
         self,
@@ -74,11 +72,7 @@ class ChunkWriter:
         return answers.Chunk(number, created, version, version, choices, usage)
 
 
-async def lines(
-    writer: ChunkWriter,
-    reader: TurnReader,
-    count_usage: Callable[[int], Awaitable[answers.Usage]],
-) -> AsyncIterator[bytes]:
+async def lines(writer: ChunkWriter, reader: TurnReader) -> AsyncIterator[bytes]:
     """The stream to its end, [DONE], or to an error; a comment now and then in silence."""
     try:
         while not isinstance(event := await _next(reader), TurnDone):
@@ -94,10 +88,8 @@ async def lines(
             yield _line({"error": failure(answers.STOPPED)})
             return
         if writer.wants_usage:
-            yield _line(writer.last(await count_usage(writer.tokens)))
+            yield _line(writer.last())
         yield b"data: [DONE]\n\n"
-    except (NotReadyError, rlhf_engine.GenerationError) as error:
-        yield _line({"error": failure(str(error))})
     finally:
         await reader.aclose()
 

@@ -14,7 +14,16 @@ from sqlmodel import Session, col, func, select
 
 import rlhf_engine
 from rlhf_engine.records import to_json
-from service import audit, evidence, gate_rules, run_decisions, run_timing, scheduler, training
+from service import (
+    audit,
+    evidence,
+    gate_rules,
+    observing,
+    run_decisions,
+    run_timing,
+    scheduler,
+    training,
+)
 from service.database import session
 from service.errors import NotFoundError
 from service.keyset import Place, newest_first, place
@@ -229,7 +238,10 @@ def cancel_run(operator: GivenPerson, parts: GivenParts, run_id: FromPath[str]) 
         find_run(opened, run_id)
         run = training.cancel_run(opened, run_id)
         audit.record(opened, operator, "run.cancelled", f"run:{run_id}")
-        return _entry(opened, run)
+        entry = _entry(opened, run)
+    if run.state == "cancelled":
+        observing.tell_finished(parts.settings, parts.database, run)
+    return entry
 
 
 @post(
@@ -285,7 +297,10 @@ def reject_run(
         version = run.candidate_id
         run_decisions.reject(opened, run, operator.name, data.reason)
         audit.record(opened, operator, "run.rejected", f"run:{run_id}", version=version)
-        return _entry(opened, find_run(opened, run_id))
+        run = find_run(opened, run_id)
+        entry = _entry(opened, run)
+    observing.tell_finished(parts.settings, parts.database, run)
+    return entry
 
 
 def find_run(opened: Session, run_id: str) -> TrainingRun:

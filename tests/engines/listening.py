@@ -29,6 +29,7 @@ class Listener:
         self.first_token = threading.Event()
         self.tokens: dict[int, list[Token]] = {}
         self.answers: dict[int, SampledAnswer] = {}
+        self.prompt_tokens: set[int] = set()
         self.error: EngineError | None = None
         self.job: RunningJob
 
@@ -57,6 +58,7 @@ class Listener:
             self.tokens.setdefault(event.row, []).append(event)
         elif isinstance(event, Ended):
             self.answers[event.row] = event.answer
+            self.prompt_tokens.add(event.prompt_tokens)
         else:
             self.error = event.error
 

@@ -16,7 +16,7 @@ import pytest
 
 from rlhf_engine.answer_events import Ended, Event, Token
 from rlhf_engine.errors import Cancelled, GenerationError, PolicyVersionError, QueueFullError
-from rlhf_engine.records import Prompt, SamplingSettings
+from rlhf_engine.records import Exchange, Prompt, SamplingSettings
 from rlhf_engine.serving_engine import ServingEngine, generate
 from tests.engines.conftest import MAX_ACTIVE, MAX_WAITING, Kind
 from tests.engines.listening import (
@@ -155,6 +155,37 @@ def test_the_same_request_gives_the_same_tokens_beside_others(
 def test_greedy_answers_do_not_depend_on_the_seed(engine: ServingEngine, stored: Stored) -> None:
     rows = ask(engine, stored.one.id, seeds=(1, 2)).wait(rows=2).answers
     assert rows[0].token_ids == rows[1].token_ids
+
+
+@pytest.mark.parametrize("tiny", [{"temperature": 1e-40}, {"top_p": 1e-50}])
+def test_however_little_is_left_to_chance_it_is_the_likeliest_token(
+    engine: ServingEngine, stored: Stored, tiny: dict[str, float]
+) -> None:
+    greedy = answer(engine, stored.one.id)
+    beside = ask(engine, stored.one.id, OTHER, LONG)
+    assert beside.first_token.wait(WAIT_S)
+    found = answer(engine, stored.one.id, settings=replace(SAMPLED, **tiny))  # type: ignore[arg-type]
+    assert found.token_ids == greedy.token_ids
+    beside.job.cancel()
+    assert isinstance(beside.wait().error, Cancelled)
+
+
+@pytest.mark.parametrize("exchanges", [0, 1, 20])
+@pytest.mark.parametrize("most", [384, 40])
+def test_an_answer_tells_how_many_tokens_its_prompt_had(
+    engine: ServingEngine, stored: Stored, exchanges: int, most: int
+) -> None:
+    history = (Exchange("Who signs my travel expenses?", "Your manager signs them."),) * exchanges
+    prompt = replace(OTHER, history=history)
+    listener = ask(
+        engine,
+        stored.zero.id,
+        prompt,
+        seeds=(1, 2, 3),
+        versions=[stored.one.id, stored.zero.id, stored.one.id],
+        max_prompt_tokens=most,
+    ).wait(rows=3)
+    assert listener.prompt_tokens == {engine.count_prompt_tokens(prompt, most)}
 
 
 def test_an_answer_says_whether_it_ended_or_was_cut(engine: ServingEngine, stored: Stored) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.decoding import CHUNK, Decoder, Reading
+from rlhf_engine.decoding import CHUNK, Decoder, Drawn, Reading, Undrawn
 from rlhf_engine.errors import GenerationError
 from rlhf_engine.exactness import exact_sizes
 from rlhf_engine.plan import LoraPlan
@@ -118,6 +118,36 @@ def test_a_row_that_is_ended_leaves_the_others_as_they_were(backbone: Backbone) 
     assert numbers[3] not in decoder.rows
     for seed in (1, 2, 4):
         assert decoder.rows[numbers[seed]].tokens == alone(backbone, PROMPTS[seed], seed)[0]
+
+
+def test_a_row_that_cannot_be_drawn_ends_alone(tmp_path: Path) -> None:
+    backbone = Backbone.load(tiny_base(tmp_path))
+    with torch.no_grad():
+        backbone.model.get_input_embeddings().weight[571] = float("nan")
+    expected = decode_alone(backbone, PROMPTS[0])
+    decoder = Decoder(backbone, None)
+    (damaged,) = decoder.admit([5, 571], [0], WARM)
+    (sound,) = decoder.admit(PROMPTS[0], [0], WARM)
+    first, second = decoder.draw()
+    assert isinstance(first, Undrawn)
+    assert first.row == damaged
+    assert isinstance(first.error, GenerationError)
+    assert isinstance(second, Drawn)
+    assert decoder.active == [sound]
+    decoder.advance()
+    finish(decoder)
+    assert decoder.rows[sound].tokens == expected
+
+    decoder.admit([5, 571], [0], WARM)
+    with pytest.raises(GenerationError, match="not finite"):
+        decoder.step()
+
+
+def decode_alone(backbone: Backbone, prompt: list[int]) -> list[int]:
+    decoder = Decoder(backbone, None)
+    (number,) = decoder.admit(prompt, [0], WARM)
+    finish(decoder)
+    return decoder.rows[number].tokens
 
 
 def test_each_row_has_settings_of_its_own(backbone: Backbone) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from rlhf_engine.records import Demonstration, SignalInput, Thumb
 from rlhf_engine.run_folder import Progress, RunFolder
 from rlhf_engine.signals import Known
 from rlhf_engine.snapshot import Snapshot, freeze
+from rlhf_engine.statistics import win_interval
 from tests.rlhf_engine.runs import comparisons, demonstrations, tiny_plan, tiny_run
 from tests.tiny import tiny_base
 
@@ -80,7 +82,11 @@ def test_a_run_leaves_reports_metrics_candidate_and_picture(finished: RunFolder)
     assert (finished.path / "plot.png").read_bytes().startswith(b"\x89PNG")
     gate = finished.gate_report()
     assert gate is not None
-    assert gate.sentence.startswith("Passed" if gate.passed else "Refused")
+    assert (gate.passed, gate.figures["questions"]) == (False, 4)
+    assert "compared on 4 held-out questions, and a verdict needs at least 6" in gate.sentence
+    rate = gate.figures["win_rate"]
+    counts = [(wins, ties) for wins in range(5) for ties in range(5 - wins)]
+    assert rate in [asdict(win_interval(wins, ties, 4 - wins - ties)) for wins, ties in counts]
 
 
 def test_a_run_leaves_the_environment_as_it_was(
@@ -324,6 +330,20 @@ def test_a_stage_without_its_marker_runs_again(finished: RunFolder, tmp_path: Pa
     train(run.path)
     assert run.report("evaluation") is not None
     assert (run.stage_path("sft") / "done.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("stage", ["snapshot", "sft", "reward_model", "ppo", "evaluation"])
+def test_a_resumed_stage_reports_the_time_of_all_its_tries(
+    finished: RunFolder, tmp_path: Path, stage: str
+) -> None:
+    run = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "run")))
+    (run.stage_path(stage) / "done.json").unlink()
+    run.write_progress(Progress(stage, 1, 2, "killed", spent_s=1000.0))
+    train(run.path)
+    reports = [run.report(name) for name in run.plan().stages]
+    seconds = {report.stage: report.seconds for report in reports if report}
+    assert 1000 <= seconds.pop(stage) < 1300
+    assert max(seconds.values()) < 300
 
 
 def test_the_engine_runs_alone(base: Path, tmp_path: Path) -> None:

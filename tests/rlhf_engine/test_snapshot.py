@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from rlhf_engine.errors import SnapshotError
+from rlhf_engine.files import read_lines, sha256_of, write_json, write_lines
 from rlhf_engine.records import Demonstration, Prompt
 from rlhf_engine.signals import Known
-from rlhf_engine.snapshot import freeze, is_held_out, normalised
+from rlhf_engine.snapshot import Snapshot, freeze, is_held_out, normalised
 
 
 @pytest.mark.parametrize(
@@ -110,3 +113,26 @@ def test_of_questions_that_differ_in_a_symbol_one_may_be_in_the_exam(tmp_path: P
     snapshot = freeze(tmp_path, shown, [], [])
     assert snapshot.training_demonstrations() == shown[:1]
     assert snapshot.evaluation_demonstrations() == shown[1:]
+
+
+@pytest.mark.parametrize("missing", ["", "answer", "id"])
+def test_a_snapshot_of_another_version_is_named_as_unreadable(tmp_path: Path, missing: str) -> None:
+    freeze(tmp_path, [Demonstration(Prompt("1", "How many?"), "28.")], [], [])
+    path = tmp_path / "demonstrations.jsonl"
+    (row,) = read_lines(path)
+    if missing:
+        del row.get("prompt" if missing == "id" else "", row)[missing]
+    else:
+        row["mood"] = "of another version"
+    write_lines(path, [row])
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["files"]["demonstrations"] = sha256_of(path)
+    write_json(tmp_path / "manifest.json", manifest)
+    with pytest.raises(SnapshotError, match="cannot be read by this version"):
+        Snapshot.open(tmp_path)
+
+
+def test_a_manifest_without_its_files_is_named_as_unreadable(tmp_path: Path) -> None:
+    write_json(tmp_path / "manifest.json", {"format": 1, "hash": "h"})
+    with pytest.raises(SnapshotError, match="cannot be read by this version"):
+        Snapshot.open(tmp_path)

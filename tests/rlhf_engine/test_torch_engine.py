@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.errors import (
@@ -286,6 +287,30 @@ def test_a_listener_that_raises_loses_only_its_own_job(engine: TorchEngine, stor
     assert ask(engine, stored.zero).wait().error is None
     assert job.cancelled
     assert job.over
+
+
+def test_a_prompt_that_cannot_be_answered_loses_only_its_own_job(tmp_path: Path) -> None:
+    """A base policy that computes no numbers for prompts with a smile in them."""
+    base = tiny_base(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    (*_, smile) = tiny_tokenizer().encode("🙂", add_special_tokens=False)
+    weights["model.embed_tokens.weight"][smile] = float("nan")
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    zero = PolicyVersionFolder.store(None, base, tmp_path / "policies", {})
+    engine = TorchEngine(base, dtype="float32", threads=1, max_rows=4)
+    engine.start()
+    engine.load(zero)
+    try:
+        alone = ask(engine, zero, OTHER, LONG).wait().answers[0]
+        beside = ask(engine, zero, OTHER, LONG)
+        assert beside.first_token.wait(WAIT_S)
+        error = ask(engine, zero, Prompt("p3", "🙂"), seeds=(1, 2)).wait(rows=2).error
+        assert isinstance(error, GenerationError)
+        assert "not finite" in str(error)
+        assert beside.wait().answers[0] == alone
+        assert engine.retire(zero.id)
+    finally:
+        engine.stop()
 
 
 def test_a_version_that_cannot_be_loaded_changes_nothing(

@@ -14,7 +14,7 @@ from rlhf_engine.answer_events import Likely
 from service.turn_buffer import TurnBuffer
 from service.turn_events import AnswerEnded, Event, TokenPiece, TurnDone, TurnFailed, TurnStarted
 from service.web import openai_stream
-from service.web.openai_answer import STOPPED, Usage
+from service.web.openai_answer import STOPPED
 from service.web.openai_request import ChatRequest
 
 STARTED = TurnStarted("t1", "c1", ("",), 0, ())
@@ -24,11 +24,8 @@ TURN: Any = SimpleNamespace(
     turn=SimpleNamespace(created_at=datetime(2026, 1, 1, tzinfo=UTC)),
     rows=[SimpleNamespace(side="", candidate_id="a1")],
     version_ids=["v1"],
+    prompt_tokens=7,
 )
-
-
-async def count(tokens: int) -> Usage:
-    return Usage(1, tokens, 1 + tokens)
 
 
 def streamed(*events: Event, silent_s: float = 0.0, **request: Any) -> list[str]:
@@ -43,7 +40,7 @@ def streamed(*events: Event, silent_s: float = 0.0, **request: Any) -> list[str]
             silent_s, lambda: buffer.add(events[-1], last=True)
         )
         writer = openai_stream.ChunkWriter(TURN, ChatRequest([], **request))
-        blocks = [block.decode() async for block in openai_stream.lines(writer, reader, count)]
+        blocks = [block.decode() async for block in openai_stream.lines(writer, reader)]
         later.cancel()
         return blocks
 
