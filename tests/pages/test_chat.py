@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import Engine
 from sqlmodel import col, select
 
@@ -308,11 +308,32 @@ def test_the_keys_are_listed(browse: Browse) -> None:
     axe(page)
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
-    page.get_by_role("heading", level=1).focus()
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
     page.keyboard.press("/")
     expect(page.get_by_role("textbox", name="Ask a question")).to_be_focused()
     page.keyboard.type("what?")
     expect(dialog).to_have_count(0)
+
+
+# What Alt writes on a Mac with these keys, or begins to write.
+OF_A_MAC = [("€", "KeyE"), ("Dead", "KeyN"), ("ƒ", "KeyF"), ("ArrowLeft", "ArrowLeft")]
+
+
+def acts(where: Locator, key: str, code: str) -> bool:
+    """Whether the page takes Alt with this key for itself."""
+    given = {"key": key, "code": code, "altKey": True, "bubbles": True, "cancelable": True}
+    press = "(where, given) => !where.dispatchEvent(new KeyboardEvent('keydown', given))"
+    taken: bool = where.evaluate(press, given)
+    return taken
+
+
+def test_signs_that_are_written_with_alt_are_no_shortcuts(browse: Browse) -> None:
+    page = browse("/")
+    box = page.get_by_role("textbox", name="Ask a question")
+    box.fill("Two words")
+    assert [acts(box, key, code) for key, code in OF_A_MAC] == [False] * 4
+    assert acts(box, "e", "KeyE")
+    assert acts(page.get_by_role("heading", level=1), "ArrowLeft", "ArrowLeft")
 
 
 def test_a_chat_of_somebody_else_is_not_there(browse: Browse) -> None:
@@ -386,3 +407,10 @@ def test_tables_and_code_are_shown_and_code_is_copied(
     axe(page)
     answer.get_by_role("button", name="Source 1: Annual leave").click()
     expect(page.get_by_role("complementary", name="Source 1: Annual leave")).to_be_visible()
+    # As over plain HTTP.
+    page.add_init_script(
+        "Object.defineProperty(Navigator.prototype, 'clipboard', { value: undefined })"
+    )
+    page.reload()
+    expect(answer.get_by_text("heed serve")).to_be_visible()
+    expect(answer.get_by_role("button", name="Copy")).to_have_count(0)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from sqlalchemy import Engine
 from sqlmodel import col, select
 
@@ -110,6 +110,18 @@ def test_stopping_keeps_what_was_written(browse: Browse, site: Served) -> None:
     assert row.finish_reason == "cancelled"
     assert len(row.token_ids) < TOKENS
     axe(page)
+
+
+def test_a_stop_before_the_answer_has_begun_is_kept(browse: Browse, site: Served) -> None:
+    page = browse("/")
+    held: list[Route] = []
+    page.route("**/api/ask", lambda route: held.append(route))
+    page.get_by_role("textbox", name="Ask a question").fill("How long is it?")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Stop").click()
+    held[0].continue_()
+    expect(page.get_by_text("This answer was ended early")).to_be_visible()
+    assert newest(site).finish_reason == "cancelled"
 
 
 def test_words_do_not_jump_while_an_answer_is_written(browse: Browse, site: Served) -> None:

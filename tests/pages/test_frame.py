@@ -55,6 +55,18 @@ def test_the_menu_of_a_phone_opens_and_closes_by_keyboard(browse: Browse) -> Non
     assert page.url.endswith("/")
 
 
+def test_an_address_that_is_not_well_written_says_so(browse: Browse) -> None:
+    page = browse("/chat/%E0%A4%A")
+    expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
+
+
+def test_a_link_past_the_navigation_moves_the_focus(browse: Browse) -> None:
+    page = browse("/account?from=here")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    page.get_by_role("link", name="Skip to the page").press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+
+
 def test_going_to_a_page_moves_the_focus_to_its_heading(browse: Browse) -> None:
     page = browse("/account")
     page.get_by_role("link", name="Training", exact=True).click()

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from sqlalchemy import Engine
 from sqlmodel import select
 
@@ -197,6 +197,29 @@ def test_progress_and_the_log_are_less_than_two_seconds_behind(
     at_work.write_progress(Progress("ppo", 3, 12, "rollout batch 3", left_s=40.0))
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "shown"),
+    [
+        ("/runs/atwork", "**/api/runs/atwork", "rollout batch 3"),
+        ("/runs/atwork?tab=log", "**/api/runs/atwork/log*", "first line"),
+    ],
+)
+@pytest.mark.usefixtures("at_work")
+def test_a_server_that_needs_longer_than_a_second_is_waited_for(
+    browse: Browse, site: Served, path: str, asked: str, shown: str
+) -> None:
+    page = browse("/account")
+    held: list[Route] = []
+    page.route(asked, lambda route: held.append(route))
+    page.goto(site.url + path)
+    while not held:
+        page.wait_for_timeout(50)
+    page.wait_for_timeout(1800)
+    assert len(held) == 1, "it asked again before it had an answer"
+    held[0].continue_()
+    expect(page.get_by_text(shown).first).to_be_visible()
+
+
 def test_a_version_leads_to_its_votes_answers_and_documents_in_two_clicks(
     browse: Browse, trained: Trained
 ) -> None:
@@ -260,9 +283,17 @@ def test_a_reviewer_sees_everything_and_can_do_nothing(browse: Browse, trained: 
         expect(page.get_by_role("button", name=name)).to_have_count(0)
 
 
+def end_what_runs(engine: Engine) -> None:
+    with session(engine) as opened:
+        for run in opened.exec(select(TrainingRun).where(TrainingRun.state == "running")):
+            run.state = "cancelled"
+            opened.add(run)
+
+
 def test_a_run_is_cancelled_and_resumed(
     browse: Browse, page_database: Engine, tmp_path: Path
 ) -> None:
+    end_what_runs(page_database)
     with session(page_database) as opened:
         opened.add(
             TrainingRun(
@@ -373,10 +404,7 @@ def test_a_candidate_is_rejected(
 
 
 def test_a_run_is_started_once(browse: Browse, page_database: Engine) -> None:
-    with session(page_database) as opened:
-        for run in opened.exec(select(TrainingRun).where(TrainingRun.state == "running")):
-            run.state = "cancelled"
-            opened.add(run)
+    end_what_runs(page_database)
     page = browse("/runs")
     page.get_by_role("button", name="Train now").click()
     page.get_by_role("dialog").get_by_role("button", name="Train now").click()

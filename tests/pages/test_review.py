@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from sqlalchemy import Engine
 from sqlmodel import col, select, update
 
@@ -169,6 +169,30 @@ def test_somebody_else_was_faster(browse: Browse, page_database: Engine) -> None
     expect(waiting.get_by_role("alert")).to_contain_text("decided already")
 
 
+def test_what_is_half_written_stays_where_more_cannot_be_read(
+    browse: Browse, page_database: Engine
+) -> None:
+    question = "Is there more?"
+    propose(page_database, question)
+
+    def one_page_of_two(route: Route) -> None:
+        if "after=" in route.request.url:
+            route.fulfill(status=503, json={"detail": "Busy."})
+            return
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "next": "x"})
+
+    page = browse("/account", allowed=("503",))
+    page.route("**/api/review/corrections*", one_page_of_two)
+    page.goto(page.url.replace("/account", "/review"))
+    field = card(page, question).get_by_label("Right answer")
+    field.fill("Half an ans")
+    page.get_by_role("button", name="Show more").click()
+    with page.expect_request("**/api/review/corrections?after=x"):
+        page.get_by_role("button", name="Try again").click()
+    expect(field).to_have_value("Half an ans")
+
+
 def test_reported_answers_and_questions_are_answered_or_settled(
     browse: Browse, page_database: Engine
 ) -> None:
@@ -235,6 +259,17 @@ def test_the_figures_are_told_in_words_and_tables(
     expect(page.get_by_role("heading", name="parking")).to_be_visible()
     axe(page)
     fits(page)
+
+
+def test_days_are_the_same_west_of_greenwich(browse: Browse) -> None:
+    page = browse("/account")
+    zone = page.context.new_cdp_session(page)
+    zone.send("Emulation.setTimezoneOverride", {"timezoneId": "America/Los_Angeles"})
+    page.goto(page.url.replace("/account", "/feedback"))
+    page.get_by_text("As a table").click()
+    today = page.evaluate("new Date().toLocaleDateString([], { timeZone: 'UTC' })")
+    days = page.get_by_role("region", name="A day").get_by_role("rowheader")
+    expect(days.last).to_have_text(today)
 
 
 def test_training_data_is_fetched_as_a_file(browse: Browse, page_database: Engine) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from sqlalchemy import Engine, delete
 
 from service import one_time_links
@@ -194,3 +194,29 @@ def test_an_admin_invites_changes_and_sees_who_did_what(
     expect(page.get_by_text("person: role changed").first).to_be_visible()
     axe(page)
     fits(page)
+
+
+def test_the_link_for_somebody_on_a_later_page_can_be_read(
+    enter: Enter, page_database: Engine, site: Served
+) -> None:
+    other = f"yan-{secrets.token_hex(4)}"
+    make_person(page_database, other)
+
+    def behind_an_empty_page(route: Route) -> None:
+        if "after=" in route.request.url:
+            route.continue_(url=f"{site.url}/api/people?search={other}")
+        else:
+            route.fulfill(json={"people": [], "next": "x"})
+
+    page = enter("/account", "admin")
+    page.route("**/api/people*", behind_an_empty_page)
+    page.goto(f"{site.url}/people")
+    page.get_by_role("button", name="Show more").click()
+    page.get_by_role("button", name=f"Change {other.title()}").click()
+    page.get_by_label("Role").select_option("reviewer")
+    expect(page.get_by_text("is reviewer now")).to_be_visible()
+    expect(page.get_by_label("Role")).to_have_value("reviewer")
+    page.get_by_role("button", name="New password").click()
+    expect(page.locator("code.key")).to_contain_text("/welcome#")
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("code.key")).to_be_visible()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,30 @@ def test_a_source_is_made_changed_and_removed_by_keyboard(page: Page, folder: Pa
     notes.get_by_role("button", name="Remove").press("Enter")
     ask.get_by_role("button", name="Remove").press("Enter")
     expect(notes).to_have_count(0)
+
+
+def tried(page: Page) -> Any:
+    """The options that the form sends when it is tried."""
+    with page.expect_request("**/api/preview-source") as sent:
+        page.get_by_role("dialog").get_by_role("button", name="Test and preview").click()
+    return json.loads(sent.value.post_data or "{}")["options"]
+
+
+def test_what_is_typed_stays_as_typed_and_is_read_when_it_is_tried(page: Page) -> None:
+    page.get_by_role("button", name="Add a source").click()
+    dialog = page.get_by_role("dialog", name="Add a source")
+    dialog.get_by_label("Plugin").select_option("files")
+    dialog.get_by_label("seconds").press_sequentially("0.05")
+    expect(dialog.get_by_label("seconds")).to_have_value("0.05")
+    for _press in range(2):
+        assert tried(page) == {"seconds": 0.05}
+    dialog.get_by_label("Plugin").select_option("slack_export")
+    dialog.get_by_label("channels").press_sequentially("general\nnews")
+    with page.expect_response("**/api/sources"):
+        pass
+    expect(page.get_by_role("heading", name="handbook")).to_be_attached()
+    expect(dialog.get_by_label("channels")).to_have_value("general\nnews")
+    assert tried(page) == {"channels": ["general", "news"]}
 
 
 def test_the_form_of_a_source_fits_a_phone(browse: Browse) -> None:

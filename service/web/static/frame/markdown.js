@@ -52,20 +52,30 @@ function scrollable(table) {
   box.append(table);
 }
 
-function addCopyButtons(fragment) {
+function frameCode(fragment) {
   for (const block of fragment.querySelectorAll("pre")) {
-    const copy = document.createElement("button");
-    Object.assign(copy, { type: "button", className: "button copy", textContent: "Copy" });
-    copy.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(block.querySelector("code")?.textContent ?? block.textContent);
-      copy.textContent = "Copied";
-    });
     block.tabIndex = 0;
     const box = document.createElement("div");
     box.className = "code";
     block.replaceWith(box);
-    box.append(block, copy);
+    box.append(block);
+    // Over plain HTTP the browser has no clipboard for pages.
+    if (navigator.clipboard) box.append(copyButton(block));
   }
+}
+
+function copyButton(block) {
+  const copy = document.createElement("button");
+  Object.assign(copy, { type: "button", className: "button copy", textContent: "Copy" });
+  copy.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(block.querySelector("code")?.textContent ?? block.textContent);
+      copy.textContent = "Copied";
+    } catch {
+      copy.textContent = "The browser refused";
+    }
+  });
+  return copy;
 }
 
 function linkCitations(fragment, citations, onCite) {
@@ -109,7 +119,7 @@ export function Markdown({ text, citations = [], onCite = null, writing = false 
     const draw = () => {
       const fragment = rendered(text);
       if (onCite && citations.length) linkCitations(fragment, citations, onCite);
-      if (!writing) addCopyButtons(fragment);
+      if (!writing) frameCode(fragment);
       if (box.current) redraw(box.current, fragment);
     };
     if (!writing) { draw(); return undefined; }

@@ -1,5 +1,5 @@
 // The pieces that pages are made of. Text goes in as children or props, never as HTML.
-import { html, signal, useCallback, useEffect, useId, useRef, useState } from "/static/vendor/ui.js";
+import { html, signal, useCallback, useEffect, useId, useLayoutEffect, useRef, useState } from "/static/vendor/ui.js";
 import { get } from "./api.js";
 import { moves } from "./router.js";
 
@@ -118,7 +118,12 @@ export function Tabs({ label, tabs, chosen = null, onChoose = null }) {
 export function Dialog({ title, onClose, actions = null, children }) {
   const box = useRef(null);
   const id = useId();
-  useEffect(() => { if (!box.current.open) box.current.showModal(); }, []);
+  // The browser gives the focus back to where it was if the dialog is closed while it is still there.
+  useLayoutEffect(() => {
+    const dialog = box.current;
+    dialog.showModal();
+    return () => dialog.close();
+  }, []);
   return html`<dialog ref=${box} aria-labelledby=${id} onCancel=${(event) => { event.preventDefault(); onClose(); }}>
     <header><h2 id=${id}>${title}</h2><${Button} kind="plain" aria-label="Close" onClick=${onClose}>✕</${Button}></header>
     <div class="dialog-body">${children}</div>
@@ -169,7 +174,8 @@ export function Toasts() {
 
 /**
  * What a path answers: {data, error, loading, reload}. Read anew when the path changes, and every
- * `every` seconds while the page can be seen; the last data stays while it loads. null reads nothing.
+ * `every` seconds while the page can be seen, or as often as the server answers if it needs longer;
+ * the last data stays while it loads. null reads nothing.
  */
 export function useLoad(path, { every = 0 } = {}) {
   const [state, setState] = useState({ data: null, error: null, loading: path !== null, of: path });
@@ -184,12 +190,14 @@ export function useLoad(path, { every = 0 } = {}) {
       setState({ data, error: null, loading: false, of: path });
     } catch (error) {
       if (error.name !== "AbortError") setState((old) => ({ data: old.of === path ? old.data : null, error, loading: false, of: path }));
+    } finally {
+      if (running.current === mine) running.current = null;
     }
   }, [path]);
   useEffect(() => {
     setState((old) => ({ ...old, loading: path !== null }));
     reload();
-    const again = every && setInterval(() => { if (!document.hidden) reload(); }, every * 1000);
+    const again = every && setInterval(() => { if (!document.hidden && running.current === null) reload(); }, every * 1000);
     return () => { running.current?.abort(); if (again) clearInterval(again); };
   }, [reload, every]);
   return { ...state, reload };

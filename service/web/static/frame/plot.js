@@ -17,7 +17,10 @@ function colour(name, share = 100) {
   return value;
 }
 
-function options(box, { series, xLabel, zero, moments, whole }) {
+// uPlot counts days in the reader's zone otherwise, where a day may begin on the date before.
+const inUtc = (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC");
+
+function options(box, { series, xLabel, zero, days, whole }) {
   const ink = colour("--quiet");
   const axis = { stroke: ink, grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") } };
   const drawn = [{ label: xLabel }];
@@ -31,8 +34,8 @@ function options(box, { series, xLabel, zero, moments, whole }) {
     }
   }
   return {
-    width: Math.max(200, box.clientWidth), height: HEIGHT, series: drawn, bands, legend: { show: false }, cursor: { show: false },
-    scales: { x: { time: moments }, y: { range: (_plot, low, high) => spread(low, high, zero) } },
+    width: Math.max(200, box.clientWidth), height: HEIGHT, series: drawn, bands, legend: { show: false }, cursor: { show: false }, tzDate: inUtc,
+    scales: { x: { time: days }, y: { range: (_plot, low, high) => spread(low, high, zero) } },
     axes: [whole ? { ...axis, incrs: WHOLE_STEPS } : axis, { ...axis, size: 56 }],
   };
 }
@@ -49,11 +52,11 @@ function columns(x, series) {
 }
 
 /**
- * A plot. `x` has figures, or seconds since 1970 with `moments`; each of `series` is {label, values}
- * as long as `x`, null where there is none, with `low` and `high` for an interval. `zero` keeps the
- * zero line in sight, `whole` counts `x` in whole steps.
+ * A plot. `x` has figures, or with `days` the beginnings of days in UTC, in seconds since 1970; each
+ * of `series` is {label, values} as long as `x`, null where there is none, with `low` and `high` for
+ * an interval. `zero` keeps the zero line in sight, `whole` counts `x` in whole steps.
  */
-export function Plot({ title, x, series, xLabel = "step", zero = false, moments = false, whole = false, note = null }) {
+export function Plot({ title, x, series, xLabel = "step", zero = false, days = false, whole = false, note = null }) {
   const box = useRef(null);
   useEffect(() => {
     const canvas = box.current;
@@ -61,7 +64,7 @@ export function Plot({ title, x, series, xLabel = "step", zero = false, moments 
     let plot = null;
     const draw = () => {
       plot?.destroy();
-      plot = new uPlot(options(canvas, { series, xLabel, zero, moments, whole }), columns(x, series), canvas);
+      plot = new uPlot(options(canvas, { series, xLabel, zero, days, whole }), columns(x, series), canvas);
     };
     draw();
     const resized = new ResizeObserver(() => plot.setSize({ width: Math.max(200, canvas.clientWidth), height: HEIGHT }));
@@ -69,13 +72,13 @@ export function Plot({ title, x, series, xLabel = "step", zero = false, moments 
     const themed = new MutationObserver(draw);
     themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });
     return () => { resized.disconnect(); themed.disconnect(); plot.destroy(); };
-  }, [x, series, xLabel, zero, moments, whole]);
+  }, [x, series, xLabel, zero, days, whole]);
   if (!x.length) return html`<figure class="plot"><figcaption>${title}</figcaption><p class="empty">No figures yet.</p></figure>`;
   return html`<figure class="plot"><figcaption>${title}</figcaption>
     <${Legend} series=${series} />
     <div class="canvas" ref=${box} aria-hidden="true"></div>
     ${note && html`<p class="hint">${note}</p>`}
-    <details><summary>As a table</summary><${Figures} title=${title} x=${x} series=${series} xLabel=${xLabel} moments=${moments} /></details>
+    <details><summary>As a table</summary><${Figures} title=${title} x=${x} series=${series} xLabel=${xLabel} days=${days} /></details>
   </figure>`;
 }
 
@@ -84,10 +87,10 @@ function Legend({ series }) {
   return html`<ul class="legend">${series.map(({ label }, at) => html`<li class=${`series-${at % COLOURS.length + 1}`}>${label}</li>`)}</ul>`;
 }
 
-function Figures({ title, x, series, xLabel, moments }) {
+function Figures({ title, x, series, xLabel, days }) {
   const step = Math.ceil(x.length / MOST_TABLE_ROWS);
   const rows = x.map((_, at) => at).filter((at) => at % step === 0 || at === x.length - 1);
-  const name = (value) => (moments ? new Date(value * 1000).toLocaleDateString() : value);
+  const name = (value) => (days ? new Date(value * 1000).toLocaleDateString([], { timeZone: "UTC" }) : value);
   return html`<div class="table" role="region" aria-label=${title} tabindex="0"><table>
     <thead><tr><th scope="col">${xLabel}</th>${series.map(({ label }) => html`<th scope="col" class="end">${label}</th>`)}</tr></thead>
     <tbody>${rows.map((at) => html`<tr key=${at}><th scope="row">${name(x[at])}</th>

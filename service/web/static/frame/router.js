@@ -21,10 +21,14 @@ function match(pattern, path) {
   if (wanted.length !== given.length) return null;
   const params = {};
   for (const [at, part] of wanted.entries()) {
-    if (part.startsWith(":")) params[part.slice(1)] = decodeURIComponent(given[at]);
+    if (part.startsWith(":")) params[part.slice(1)] = decoded(given[at]);
     else if (part !== given[at]) return null;
   }
-  return params;
+  return Object.values(params).includes(null) ? null : params;
+}
+
+function decoded(text) {
+  try { return decodeURIComponent(text); } catch { return null; }
 }
 
 function arrive() {
@@ -52,6 +56,7 @@ function followLink(event) {
   if (url.origin !== window.location.origin || !placeOf(url).route) return;
   event.preventDefault();
   if (url.pathname + url.search !== window.location.pathname + window.location.search) go(url.pathname + url.search + url.hash);
+  else if (url.hash) document.getElementById(url.hash.slice(1))?.focus();
 }
 
 document.addEventListener("click", followLink);

@@ -61,9 +61,14 @@ export default function Chat({ params, query, me }) {
   const search = useRef(null);
   const opener = useRef(null);
 
-  useEffect(() => {
+  const open = async () => {
     const id = params.id ?? stored(TEMPORARY);
-    if (id) talk.open(id, query.get("turn")).then(() => { if (!params.id && talk.error.peek()?.status === 404) forget(); });
+    if (!id) return;
+    await talk.open(id, query.get("turn"));
+    if (!params.id && talk.error.peek()?.status === 404) forget();
+  };
+  useEffect(() => {
+    open();
     box.current?.focus({ preventScroll: true });
     return () => talk.left.abort();
   }, []);
@@ -111,8 +116,8 @@ export default function Chat({ params, query, me }) {
       else if (source) closeSource();
       else talk.stop();
     },
-    regenerate: () => { if (last && !talk.asking.peek()) talk.ask(last.question, { instead: last, two: last.compared }); },
-    edit: () => { if (last && !talk.asking.peek()) talk.editing.value = last.id; },
+    regenerate: () => { if (last && !talk.busy.peek()) talk.ask(last.question, { instead: last, two: last.compared }); },
+    edit: () => { if (last && !talk.busy.peek()) talk.editing.value = last.id; },
     earlier: () => step(talk, -1),
     later: () => step(talk, 1),
   });
@@ -124,11 +129,11 @@ export default function Chat({ params, query, me }) {
         <${Button} kind="chats-open" aria-expanded=${String(list)} aria-controls="chats" onClick=${() => setList(!list)}>Chats</${Button}>
         <h1 tabindex="-1" class=${branch.length ? "" : "unseen"}>${talk.title.value || "Chat"}</h1></div>
       ${talk.temporary.value && html`<p class="notice temporary-note">Temporary chat: nothing of it is stored or trained on. It is forgotten when you begin another chat, half an hour after your last question, or when the server restarts.</p>`}
-      <${Failure} error=${talk.error.value} />
+      <${Failure} error=${talk.error.value} onRetry=${talk.opening.value ? open : null} />
       <${Turns} talk=${talk} branch=${branch} onCite=${cite} />
       <p class="unseen" role="status" aria-live="polite">${talk.spoken.value}</p>
-      <${Composer} text=${text} setText=${setText} two=${two} setTwo=${setTwo} busy=${talk.asking.value !== null} ready=${me.waits_for === null}
-        temporary=${talk.temporary.value} mayBeTemporary=${!branch.length} setTemporary=${(on) => { talk.temporary.value = on; }}
+      <${Composer} text=${text} setText=${setText} two=${two} setTwo=${setTwo} busy=${talk.asking.value !== null} ready=${me.waits_for === null && !talk.opening.value}
+        temporary=${talk.temporary.value} mayBeTemporary=${!branch.length && !talk.opening.value} setTemporary=${(on) => { talk.temporary.value = on; }}
         onSend=${send} onStop=${() => talk.stop()} inputRef=${box} onHelp=${() => setHelp(true)} />
     </div>
     ${source && html`<${PassageDrawer} key=${source.passage.id} ...${source} onClose=${closeSource} />`}

@@ -28,7 +28,7 @@ function Volumes({ figures }) {
   const x = days.map(({ day }) => Date.parse(`${day}T00:00:00Z`) / 1000);
   const series = [["Questions", "questions"], ["Thumbs", null], ["Comparisons", "comparisons"], ["Corrections", "corrections"]]
     .map(([label, name]) => ({ label, values: days.map((day) => (name ? day[name] : day.up + day.down)) }));
-  return html`<${Plot} title="A day" x=${x} moments zero xLabel="day" series=${series} />
+  return html`<${Plot} title="A day" x=${x} days zero xLabel="day" series=${series} />
     <${Table} caption="The whole period" columns=${COLUMNS} rows=${[{ id: "total", ...figures.total }]} />
     <h2>Agreement</h2><p>${figures.agreement.sentence}</p>
     <h2>By version</h2>

@@ -5,7 +5,7 @@ import { Badge, Button, Dialog, Failure, Field, Page, Table, Tabs, When, confirm
 import { SCOPES } from "./account.js";
 
 const ROLES = { employee: "Employee: asks and votes", reviewer: "Reviewer: also reviews feedback", operator: "Operator: also trains and promotes", admin: "Admin: also manages people" };
-const KINDS = { "": "Everything", "sign_in.": "Signing in", "person.": "People", "key.": "Keys", "policy.": "Policies", "run.": "Training", "export.": "Exports", "plugin.": "Sources and signals" };
+const KINDS = { "": "Everything", "sign_in.": "Signing in", "person.": "People", "key.": "Keys", "policy.": "Policies", "run.": "Training", "export.": "Exports", "source.": "Sources", "plugin.": "Plugins" };
 
 /** A list that grows: its first page, and `more` while there is another. */
 function useList(path, name, cursor) {
@@ -43,7 +43,7 @@ function PersonDialog({ person, isMe, onClose, onChanged }) {
     try {
       const answer = await work();
       if (said) toast(said);
-      onChanged();
+      onChanged(answer);
       return answer;
     } catch (problem) {
       setError(problem);
@@ -57,7 +57,10 @@ function PersonDialog({ person, isMe, onClose, onChanged }) {
   };
   const setRole = (event) => { const role = event.target.value; act(() => patch(path, { role }), `${person.name} is ${role} now.`)(); };
   const disable = act(async () => { await patch(path, { disabled: !person.disabled }); onClose(); }, person.disabled ? `${person.name} may sign in again.` : `${person.name} is signed out and may not come back.`);
-  const reset = act(async () => { setMade(await post(`${path}/reset`)); });
+  const reset = async () => {
+    setError(null);
+    try { setMade(await post(`${path}/reset`)); } catch (problem) { setError(problem); }
+  };
   const erase = async () => {
     const text = `The name, sign-in, keys and chats of ${person.name} go for good. Votes stay without a name.`;
     if (await confirmed({ title: `Erase ${person.name}?`, text, yes: "Erase", danger: true })) await act(async () => { await post(`${path}/erase`); onClose(); }, "Erased.")();
@@ -86,13 +89,13 @@ function People({ me }) {
     { label: "Role", cell: (row) => row.role },
     { label: "Groups", cell: (row) => row.groups.join(", ") },
     { label: "Since", cell: (row) => html`<${When} at=${row.created_at} />` },
-    { label: "", cell: (row) => html`<${Button} aria-label=${`Change ${row.name}`} onClick=${() => setChosen(row.id)}>Change…</${Button}>` },
+    { label: "", cell: (row) => html`<${Button} aria-label=${`Change ${row.name}`} onClick=${() => setChosen(row)}>Change…</${Button}>` },
   ];
-  const person = chosen && list.rows?.find((row) => row.id === chosen);
+  const changed = (row) => { if (row) setChosen(row); list.reload(); };
   return html`<div class="stack"><div class="row"><${Field} label="Find" type="search" value=${search} onInput=${(event) => setSearch(event.target.value)} />
       <${Button} kind="primary" onClick=${() => setInviting(true)}>Invite…</${Button}></div>
     <${Listed} list=${list} caption="People" columns=${columns} empty=${search ? "Nobody has such a name." : "Nobody has an account yet."} />
-    ${person && html`<${PersonDialog} person=${person} isMe=${person.id === me.id} onClose=${() => setChosen(null)} onChanged=${list.reload} />`}
+    ${chosen && html`<${PersonDialog} person=${chosen} isMe=${chosen.id === me.id} onClose=${() => setChosen(null)} onChanged=${changed} />`}
     ${inviting && html`<${Invite} onClose=${() => setInviting(false)} />`}</div>`;
 }
 

@@ -10,18 +10,18 @@ const QUEUES = [
   { id: "questions", label: "No source", empty: "No question without a source waits." },
 ];
 
-/** A queue's items page by page: {items, more, error, loading, drop, reload}. */
+/** A queue's items page by page: {items, more, error, retry, drop, reload}. */
 function useQueue(queue, words = "") {
-  const [state, setState] = useState({ items: null, next: null, error: null });
+  const [state, setState] = useState({ items: null, next: null, error: null, retry: null });
   const current = useRef(0);
   const load = async (after) => {
     const mine = ++current.current;
     const asked = new URLSearchParams({ ...(after && { after }), ...(words && { words }) });
     try {
       const page = await get(`/api/review/${queue}?${asked}`);
-      if (mine === current.current) setState((old) => ({ items: after ? [...old.items, ...page.items] : page.items, next: page.next, error: null }));
+      if (mine === current.current) setState((old) => ({ items: after ? [...old.items, ...page.items] : page.items, next: page.next, error: null, retry: null }));
     } catch (error) {
-      if (mine === current.current) setState((old) => ({ ...old, error }));
+      if (mine === current.current) setState((old) => ({ ...old, error, retry: () => load(after) }));
     }
   };
   useEffect(() => { load(null); }, [queue, words]);
@@ -35,11 +35,12 @@ function useQueue(queue, words = "") {
 
 /** The cards of a queue, or why there are none. */
 function Cards({ queue, empty, card }) {
-  if (queue.error) return html`<${Failure} error=${queue.error} onRetry=${queue.reload} />`;
+  const failure = html`<${Failure} error=${queue.error} onRetry=${queue.retry} />`;
+  if (queue.error && !queue.items?.length) return failure;
   if (!queue.items) return html`<${Progress} label="Loading" />`;
   if (!queue.items.length && !queue.more) return html`<${Empty}>${empty}</${Empty}>`;
   return html`<ul class="cards">${queue.items.map((item) => html`<li class="card" key=${item.id}>${card(item)}</li>`)}</ul>
-    ${queue.more && html`<p class="row"><${Button} onClick=${queue.more}>Show more</${Button}></p>`}`;
+    ${queue.error ? failure : queue.more && html`<p class="row"><${Button} onClick=${queue.more}>Show more</${Button}></p>`}`;
 }
 
 function Passages({ passages }) {

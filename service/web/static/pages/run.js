@@ -151,15 +151,21 @@ function Log({ path, live }) {
   const box = useRef(null);
   useEffect(() => {
     let over = false;
+    let reading = false;
     const read = async () => {
+      if (reading) return;
+      reading = true;
       try {
         const part = await get(end.current === null ? `${path}/log` : `${path}/log?after=${end.current}`);
+        if (over) return;
         const anew = end.current !== null && part.begins_at < end.current;
         end.current = part.ends_at;
-        if (!over) setText((old) => ((anew ? "" : old ?? "") + part.text).slice(-LONGEST_LOG));
+        setText((old) => ((anew ? "" : old ?? "") + part.text).slice(-LONGEST_LOG));
         setError(null);
       } catch (failed) {
-        setError(failed);
+        if (!over) setError(failed);
+      } finally {
+        reading = false;
       }
     };
     read();

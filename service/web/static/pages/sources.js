@@ -82,17 +82,27 @@ const READ = {
   lines: (text) => text.split("\n").map((line) => line.trim()).filter(Boolean),
 };
 
+/** The options of the settings: those typed are read by their kind, the others stay as they were. */
+function optionsOf(fields, typed, kept) {
+  const read = ({ name, kind }) => {
+    const text = typed[name];
+    if (text === undefined) return kept[name];
+    return text === "" ? undefined : READ[kind]?.(text) ?? text;
+  };
+  return Object.fromEntries(fields.map((one) => [one.name, read(one)]));
+}
+
 function OptionInput({ option, value, onValue }) {
   const { name, help, kind, required, choices } = option;
   const label = name + (required ? "" : " (optional)");
   if (kind === "switch") return html`<${Field} label=${label} hint=${help} type="checkbox" checked=${value ?? option.default ?? false} onChange=${(event) => onValue(event.target.checked)} />`;
-  const read = ({ target }) => onValue(target.value === "" ? undefined : (READ[kind] ?? String)(target.value));
-  if (kind === "choice") return html`<${Field} label=${label} hint=${help} as="select" value=${value ?? option.default ?? ""} required=${required} onChange=${read}>
+  const type = ({ target }) => onValue(target.value);
+  if (kind === "choice") return html`<${Field} label=${label} hint=${help} as="select" value=${value ?? option.default ?? ""} required=${required} onChange=${type}>
     ${required && html`<option value="">Choose one</option>`}${choices.map((one) => html`<option value=${one}>${one}</option>`)}</${Field}>`;
   const shared = { label, hint: kind === "secret" ? `${help} ${SECRET_HINT}` : help, required, autocomplete: "off", spellcheck: "false" };
-  if (kind === "lines") return html`<${Field} ...${shared} hint=${`${help} One a line.`} as="textarea" rows="3" value=${(value ?? []).join("\n")} placeholder=${(option.default ?? []).join("\n")} onChange=${read} />`;
+  if (kind === "lines") return html`<${Field} ...${shared} hint=${`${help} One a line.`} as="textarea" rows="3" value=${Array.isArray(value) ? value.join("\n") : value ?? ""} placeholder=${(option.default ?? []).join("\n")} onInput=${type} />`;
   const number = kind === "number" || kind === "decimal";
-  return html`<${Field} ...${shared} type=${number ? "number" : "text"} step=${number ? (kind === "decimal" ? "any" : "1") : undefined} value=${value ?? ""} placeholder=${option.default ?? ""} onInput=${read} />`;
+  return html`<${Field} ...${shared} type=${number ? "number" : "text"} step=${number ? (kind === "decimal" ? "any" : "1") : undefined} value=${value ?? ""} placeholder=${option.default ?? ""} onInput=${type} />`;
 }
 
 /** A form made of the plugin's options, to make a source or to change one. */
@@ -100,14 +110,16 @@ function SourceForm({ plugins, source = null, folders = [], onClose, onDone }) {
   const [name, setName] = useState(source?.name ?? "");
   const [plugin, setPlugin] = useState(source?.plugin ?? plugins[0]?.name);
   const [purpose, setPurpose] = useState(source?.purpose ?? "training");
-  const [options, setOptions] = useState(source?.options ?? {});
-  const [tried, setTried] = useState(null);
+  // As typed: a number that is read at each key loses the "0." that 0.05 begins with.
+  const [typed, setTyped] = useState({});
+  const [tried, setTried] = useState({ times: 0, body: null });
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState(null);
   if (!plugins.length) return html`<${Dialog} title="Add a source" onClose=${onClose}><p>No installed plugin reads sources. The page Plugins says what is wrong with those there are.</p></${Dialog}>`;
   const chosen = plugins.find((one) => one.name === plugin);
   const fields = chosen?.options ?? [];
-  const given = Object.fromEntries(fields.map((one) => [one.name, options[one.name]]).filter(([, value]) => value !== undefined));
+  const kept = plugin === source?.plugin ? source.options : {};
+  const given = optionsOf(fields, typed, kept);
   const save = async (event) => {
     event.preventDefault();
     setBusy(true);
@@ -124,17 +136,17 @@ function SourceForm({ plugins, source = null, folders = [], onClose, onDone }) {
   };
   return html`<${Dialog} title=${source ? `Change ${source.name}` : "Add a source"} onClose=${onClose}><form onSubmit=${save}>
     ${!source && html`<${Field} label="Name" hint="Small letters, digits, - and _" value=${name} required pattern="[a-z0-9][a-z0-9_\\-]*" maxlength="63" autocomplete="off" onInput=${(event) => setName(event.target.value)} />`}
-    <${Field} label="Plugin" hint=${chosen?.help} as="select" value=${plugin} onChange=${(event) => { setPlugin(event.target.value); setOptions({}); }}>${plugins.map((one) => html`<option value=${one.name}>${one.name}</option>`)}</${Field}>
+    <${Field} label="Plugin" hint=${chosen?.help} as="select" value=${plugin} onChange=${(event) => { setPlugin(event.target.value); setTyped({}); }}>${plugins.map((one) => html`<option value=${one.name}>${one.name}</option>`)}</${Field}>
     <${Field} label="Its right answers are for" as="select" value=${purpose} onChange=${(event) => setPurpose(event.target.value)}>
       <option value="training">training</option><option value="evaluation">evaluation only</option></${Field}>
-    <fieldset><legend>Options of ${plugin}</legend>${fields.map((option) => html`<${OptionInput} key=${plugin + option.name} option=${option} value=${options[option.name]}
-      onValue=${(value) => setOptions({ ...options, [option.name]: value })} />`)}
+    <fieldset><legend>Options of ${plugin}</legend>${fields.map((option) => html`<${OptionInput} key=${plugin + option.name} option=${option} value=${typed[option.name] ?? kept[option.name]}
+      onValue=${(value) => setTyped((old) => ({ ...old, [option.name]: value }))} />`)}
       ${fields.some(({ kind }) => kind === "path") && folders.length > 0 && html`<p class="hint">It may read what lies in ${folders.join(" or ")}.</p>`}
       ${!fields.length && html`<p class="quiet">It takes none.</p>`}</fieldset>
     <${Failure} error=${error} />
-    <div class="row end"><${Button} onClick=${() => setTried({ name: name || "trial", plugin, purpose, options: given })}>Test and preview</${Button}
+    <div class="row end"><${Button} onClick=${() => setTried(({ times }) => ({ times: times + 1, body: { name: name || "trial", plugin, purpose, options: given } }))}>Test and preview</${Button}
       ><${Button} kind="primary" type="submit" busy=${busy}>${source ? "Save" : "Add"}</${Button}></div>
-    ${tried && html`<section aria-label="Preview"><${Look} key=${JSON.stringify(tried)} path="/api/preview-source" body=${tried} /></section>`}
+    ${tried.body && html`<section aria-label="Preview"><${Look} key=${tried.times} path="/api/preview-source" body=${tried.body} /></section>`}
   </form></${Dialog}>`;
 }
 

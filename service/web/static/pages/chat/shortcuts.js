@@ -20,10 +20,17 @@ const LIST = [
 
 const typing = (target) => target?.closest?.("input, textarea, select, [contenteditable]") ?? null;
 
+// On a Mac, Alt with a letter writes another sign or begins one, and with an arrow moves by a word.
+function writes({ key, code, target }) {
+  if (code.startsWith("Arrow")) return target.value !== "";
+  return key === "Dead" || ([...key].length === 1 && `Key${key.toUpperCase()}` !== code);
+}
+
 /** What a key press asks for: a name of an action, or null. */
 export function actionOf(event) {
   if (document.querySelector("dialog[open]")) return null;
   if (event.altKey && !event.ctrlKey && !event.metaKey) {
+    if (typing(event.target) && writes(event)) return null;
     return { KeyN: "new", KeyF: "search", KeyR: "regenerate", KeyE: "edit", ArrowLeft: "earlier", ArrowRight: "later" }[event.code] ?? null;
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return null;

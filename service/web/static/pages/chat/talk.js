@@ -8,7 +8,10 @@ const LONGEST_PAUSE_MS = 4000;
 const MOST_TRIES = 12;
 const LOST = "The connection broke before the answer ended. Please ask again.";
 
-/** A turn of the page. `answers` holds {id, side, text, writing, finish_reason, version, ...}. */
+/**
+ * A turn of the page. `answers` holds {id, side, text, writing, finish_reason, version, ...};
+ * `instead` is the turn that an edited or repeated question stands beside.
+ */
 function turnOf(row) {
   return {
     ...row,
@@ -17,6 +20,8 @@ function turnOf(row) {
     answers: signal(row.answers ?? []),
     state: signal(row.running ? "writing" : "over"),
     failure: signal(null),
+    instead: row.instead ?? null,
+    stopWanted: false,
     seen: 0,
   };
 }
@@ -44,7 +49,10 @@ export class Talk {
     this.temporary = signal(false);
     this.turns = signal([]);
     this.shown = signal(null);
+    // True until what was opened is there, or is known not to be.
+    this.opening = signal(false);
     this.asking = signal(null);
+    this.busy = computed(() => this.opening.value || this.asking.value !== null);
     this.spoken = signal("");
     this.editing = signal(null);
     this.error = signal(null);
@@ -61,19 +69,25 @@ export class Talk {
       this.id.value = this.shown.value = this.asking.value = this.error.value = this.editing.value = null;
       this.turns.value = [];
       this.title.value = this.spoken.value = "";
-      this.temporary.value = false;
+      this.temporary.value = this.opening.value = false;
     });
   }
 
-  /** Show a stored conversation, at the turn `at` if one is given; goes on with running answers. */
+  /**
+   * Show a stored conversation, at the turn `at` if one is given; goes on with running answers. Where
+   * it could not be read it may still be there: `opening` stays, as a question belongs into it.
+   */
   async open(id, at = null) {
     this.close();
+    this.opening.value = true;
     const { signal: leaving } = this.left;
     try {
       const row = await get(`/api/conversations/${encodeURIComponent(id)}`, { signal: leaving });
       this.take(row, at);
     } catch (error) {
-      if (error.name !== "AbortError") this.error.value = error;
+      if (error.name === "AbortError") return;
+      this.error.value = error;
+      if (error.status === 404) this.opening.value = false;
     }
   }
 
@@ -89,6 +103,7 @@ export class Talk {
       this.temporary.value = row.temporary;
       this.turns.value = rows;
       this.shown.value = at ?? row.shown_turn_id;
+      this.opening.value = false;
     });
     for (const turn of rows) if (turn.running && !known.has(turn.id)) this.run(turn, null);
   }
@@ -110,7 +125,7 @@ export class Talk {
     const last = this.branch.peek().at(-1);
     const turn = turnOf({
       id: `new-${crypto.randomUUID?.() ?? Math.random()}`, parent_id: instead ? instead.parent_id : last?.id ?? null,
-      question, running: true, compared: two, passages: [], no_source: false, verified: null, answers: [], comparison: null,
+      question, instead, running: true, compared: two, passages: [], no_source: false, verified: null, answers: [], comparison: null,
     });
     const body = { question, conversation_id: this.id.peek(), temporary: this.temporary.peek() };
     if (two) body.compare = true;
@@ -202,6 +217,7 @@ export class Talk {
       }
     });
     this.onChange();
+    if (turn.stopWanted) this.stop(turn);
   }
 
   piece(turn, side, text) {
@@ -213,10 +229,11 @@ export class Talk {
       answer.side === side ? { ...answer, id, text, finish_reason, version, writing: false } : answer));
   }
 
-  /** End the answer on its way and keep what there is of it. */
-  async stop() {
-    const turn = this.asking.peek();
-    if (!turn || turn.id.startsWith("new-")) return;
+  /** End the answer on its way and keep what there is of it; one that has not begun ends when it does. */
+  async stop(turn = this.asking.peek()) {
+    if (!turn) return;
+    turn.stopWanted = true;
+    if (turn.id.startsWith("new-")) return;
     try {
       await post(`/api/turns/${turn.id}/stop`);
     } catch (error) {

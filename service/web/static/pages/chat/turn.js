@@ -12,10 +12,10 @@ const SETTLED_MS = 100;
 export function Turn({ talk, turn, last, onCite }) {
   const editing = talk.editing.value === turn.id;
   const setEditing = (on) => { talk.editing.value = on ? turn.id : null; };
-  const busy = talk.asking.value !== null;
+  const busy = talk.busy.value;
   const state = turn.state.value;
   const begun = !turn.id.startsWith("new-");
-  const again = () => { talk.drop(turn); talk.ask(turn.question, { two: turn.compared }); };
+  const again = () => { talk.drop(turn); talk.ask(turn.question, { two: turn.compared, instead: turn.instead }); };
   const rerun = (question) => { setEditing(false); talk.ask(question, { instead: turn, two: turn.compared && question === turn.question }); };
   return html`<article class="turn" aria-label=${`Question: ${turn.question.slice(0, 80)}`}>
     ${editing ? html`<${Editor} question=${turn.question} onSend=${rerun} onCancel=${() => setEditing(false)} />`
