@@ -201,8 +201,9 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A training run ended. `outcome` is its state, such as "passed", "rejected" or "failed";
-    `figures` what the gate measured."""
+    """A training run ended. `outcome` is "promoted", "refused", "failed", "cancelled" or
+    "interrupted"; `figures` what the gate measured. A run may end again, as where it is
+    resumed."""
 
     run: str
     outcome: str

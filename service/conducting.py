@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -121,23 +121,42 @@ class Conducting:
         self._lease = _Lease(engine, run_id, holder)
         self._cancel_asked_at: float | None = None
         self._worker_said: str | None = None
+        self._finished = False
 
     def to_its_end(self) -> TrainingRun:
-        """Conduct the run; its row tells how it ended. ConflictError: somebody else has it."""
-        with self._lease:
-            try:
-                self._conduct()
-            except _Stopped:
-                self._write(state="queued")
-            except _LeaseLostError:
-                raise
-            except (rlhf_engine.EngineError, HeedError, OSError) as error:
-                log.warning("run_failed", run=self._run_id, error=str(error))
-                self._write(state="failed", error=str(error), finished_at=now())
-        run = self._row()
-        if run.finished_at is not None:
-            observing.tell_finished(self._settings, self._engine, run)
-        return run
+        """Conduct the run; its row tells how it ended. ConflictError: somebody else has it.
+
+        A KeyboardInterrupt is passed on, and leaves the run interrupted.
+        """
+        try:
+            with self._lease:
+                self._conduct_or_fail()
+        finally:
+            if self._finished:
+                observing.tell_finished(self._settings, self._engine, self._row())
+        return self._row()
+
+    def _conduct_or_fail(self) -> None:
+        try:
+            self._conduct()
+        except _Stopped:
+            self._write(state="queued")
+        except _LeaseLostError:
+            raise
+        except KeyboardInterrupt:
+            told = "it was stopped at the keyboard; heed train resume goes on with it"
+            # Whatever becomes of the row, the program is to end.
+            with suppress(HeedError):
+                self._finish("interrupted", error=told)
+            raise
+        except (rlhf_engine.EngineError, HeedError, OSError) as error:
+            log.warning("run_failed", run=self._run_id, error=str(error))
+            self._finish("failed", error=str(error))
+        # A run that stayed at work would be taken again and again, and keep others waiting.
+        except Exception as error:
+            # First, since a lost lease ends it here.
+            self._finish("failed", error=_unexpected(error, self._run_id))
+            log.exception("run_failed", run=self._run_id)
 
     def _conduct(self) -> None:
         run = self._row()
@@ -156,10 +175,14 @@ class Conducting:
     def _freeze(self, folder: rlhf_engine.RunFolder) -> None:
         path = folder.stage_path("snapshot")
         if not (path / "manifest.json").exists():
+            # Before the manifest, after which none of this is done again.
+            with session(self._engine) as opened:
+                count = evidence.count_comparisons(opened)
+                vote_spreads.leave_pairs(opened, folder.path, self._settings.voting.scored_pairs)
+            self._write(comparisons=count)
             redact = open_redaction(self._settings, self._engine)
             finder = PassageFinder(self._settings, self._engine, patient=True)
             with closing(redact), closing(finder), session(self._engine) as opened:
-                count = evidence.count_comparisons(opened)
                 evidence.freeze_snapshot(
                     opened,
                     path,
@@ -170,8 +193,6 @@ class Conducting:
                     redact,
                     finder,
                 )
-                vote_spreads.leave_pairs(opened, folder.path, self._settings.voting.scored_pairs)
-            self._write(comparisons=count)
         self._write(snapshot_hash=rlhf_engine.Snapshot.open(path).hash)
 
     def _plan(
@@ -251,17 +272,15 @@ class Conducting:
                 effects.note_learnt(opened, self._run_id, folder, plan)
                 vote_spreads.note_spreads(opened, folder.path)
             outcome = run_outcome.settle(self._engine, self._settings, self._row(), folder, plan)
-            self._write(
-                state=outcome.state,
-                candidate_id=outcome.candidate_id,
-                error=outcome.error,
-                finished_at=None if outcome.state == "awaiting_approval" else now(),
-            )
+            came_of_it = {"candidate_id": outcome.candidate_id, "error": outcome.error}
+            if outcome.state == "awaiting_approval":
+                self._write(state=outcome.state, finished_at=None, **came_of_it)
+            else:
+                self._finish(outcome.state, **came_of_it)
         elif code == worker.CANCELLED:
-            self._write(state="cancelled", finished_at=now())
+            self._finish("cancelled")
         else:
-            state = "interrupted" if code < 0 else "failed"
-            self._write(state=state, error=self._worker_said, finished_at=now())
+            self._finish("interrupted" if code < 0 else "failed", error=self._worker_said)
         log.info("run_ended", run=self._run_id, state=self._row().state)
 
     def _copy_reports(self, folder: rlhf_engine.RunFolder) -> None:
@@ -286,6 +305,11 @@ class Conducting:
             raise TrainingRunError(f"run {self._run_id} is not in the database any more")
         return run
 
+    def _finish(self, state: str, **values: Any) -> None:
+        """Write how the run ended; observers are told when the lease is given back."""
+        self._write(state=state, finished_at=now(), **values)
+        self._finished = True
+
     def _write(self, **values: Any) -> None:
         """Write to the run's row, unless another conductor took the run over."""
         mine = (
@@ -296,3 +320,12 @@ class Conducting:
             done = changed_rows(opened.execute(update(TrainingRun).where(*mine).values(**values)))
         if not done:
             raise _LeaseLostError(f"run {self._run_id} was taken over by another conductor")
+
+
+def _unexpected(error: Exception, run_id: str) -> str:
+    # The error's own text may hold what people wrote.
+    return (
+        f"something unexpected went wrong ({type(error).__name__}); the log of the program that "
+        f"conducted the run has its trace. Try again (heed train resume {run_id}), or start a "
+        "new run"
+    )

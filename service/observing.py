@@ -1,16 +1,17 @@
 """Tells the observers of promotions and finished runs; none of them holds anything up.
 
-Each is told once. One that fails, or cannot be reached, is not told again.
+Each is told once; a run that is resumed, or promoted after all, ends once more. One that fails,
+or cannot be reached, is not told again.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
-from sqlalchemy import Engine
-from sqlmodel import select
+from sqlalchemy import Engine, and_
+from sqlmodel import col, select
 
 from plugins import contract
 from service.database import session
@@ -24,7 +25,10 @@ log = structlog.get_logger(__name__)
 
 
 def tell_promoted(settings: Settings, database: Engine, promotion: Promotion) -> None:
-    """Tell every observer, in the background, that a version went live."""
+    """Tell every observer, in the background, that a version went live, and of a run that ended
+    by it, having waited for a person's approval or come too late before."""
+    if not settings.observers:
+        return
     event = contract.Promotion(
         version=promotion.version_id,
         previous=promotion.replaced_id,
@@ -32,6 +36,8 @@ def tell_promoted(settings: Settings, database: Engine, promotion: Promotion) ->
         reason=promotion.evidence,
     )
     _tell(settings, database, "promoted", lambda observer: observer.promoted(event))
+    for run in _ended_by(database, promotion.id):
+        tell_finished(settings, database, run)
 
 
 def tell_finished(settings: Settings, database: Engine, run: TrainingRun) -> None:
@@ -43,6 +49,19 @@ def tell_finished(settings: Settings, database: Engine, run: TrainingRun) -> Non
     figures = report.figures if report is not None else {}
     event = contract.FinishedRun(run.id, run.state, _numbers(figures))
     _tell(settings, database, "run_finished", lambda observer: observer.run_finished(event))
+
+
+def _ended_by(database: Engine, promotion_id: str) -> Sequence[TrainingRun]:
+    """Runs that ended when the promotion was done; the others are told of by their conductors."""
+    ended = (
+        col(TrainingRun.candidate_id) == col(Promotion.version_id),
+        col(TrainingRun.finished_at) == col(Promotion.finished_at),
+    )
+    query = select(TrainingRun).join(Promotion, and_(*ended))
+    with session(database) as opened:
+        return opened.exec(
+            query.where(Promotion.id == promotion_id, TrainingRun.state == "promoted")
+        ).all()
 
 
 def _tell(

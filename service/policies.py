@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import structlog
-from sqlalchemy import delete, update
+from sqlalchemy import and_, delete, or_, update
 from sqlmodel import Session, col, func, select
 
 import rlhf_engine
@@ -166,12 +166,14 @@ def request_promotion(
     evidence: str,
     run_id: str | None = None,
     kind: str = "promote",
+    replaced_id: str | None = None,
 ) -> Promotion:
     """Ask that a version goes live; whoever serves loads it, tries it and moves the alias.
 
-    A request for the same version that waits already is returned again. NotFoundError for
-    an unknown version, ConflictError where it is live, PromotionError where its gate
-    rejected it.
+    `replaced_id` is the version that the evidence compares it with, the live one by default: it
+    replaces no other. A request for the same version that waits already is returned again.
+    NotFoundError for an unknown version, ConflictError where it is live, PromotionError where
+    its gate rejected it.
     """
     _promotable(session, version_id)
     live = aliased(session, "live")
@@ -184,7 +186,7 @@ def request_promotion(
     promotion = Promotion(
         kind=kind,
         version_id=version_id,
-        replaced_id=live.id if live else None,
+        replaced_id=replaced_id or (live.id if live else None),
         by=by,
         evidence=evidence,
         run_id=run_id,
@@ -281,11 +283,20 @@ def _set_states(session: Session, promotion: Promotion) -> None:
     session.execute(
         versions.where(col(PolicyVersion.id) == promotion.version_id).values(state="live")
     )
-    # A run that waited for a person's approval has it now.
-    approved = (
+    # A run that waited for a person's approval has it now; one that was refused because its
+    # version was not live in time, or another was, is refused no longer.
+    ended = (
         col(TrainingRun.candidate_id) == promotion.version_id,
-        col(TrainingRun.state) == "awaiting_approval",
+        or_(
+            col(TrainingRun.state) == "awaiting_approval",
+            and_(col(TrainingRun.state) == "refused", col(TrainingRun.id) == promotion.run_id),
+        ),
     )
+    # The same moment tells which runs a promotion ended (observing.py).
+    moment = select(Promotion.finished_at).where(Promotion.id == promotion.id).scalar_subquery()
     session.execute(
-        update(TrainingRun).where(*approved).values(state="promoted", finished_at=now())
+        update(TrainingRun)
+        .where(*ended)
+        .values(state="promoted", error=None, finished_at=moment)
+        .execution_options(synchronize_session=False)
     )

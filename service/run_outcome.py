@@ -55,7 +55,11 @@ def settle(
     folder: rlhf_engine.RunFolder,
     plan: rlhf_engine.RunPlan,
 ) -> Outcome:
-    """Store what the run made and do what its gate said."""
+    """Store what the run made and do what its gate said.
+
+    A candidate that was judged against a version that is live no longer is not promoted; a
+    person may still do it.
+    """
     gate = folder.gate_report()
     if gate is None:
         return Outcome("refused", None, "the plan has no evaluation stage, so nothing was judged")
@@ -70,11 +74,26 @@ def settle(
                 opened.add(candidate)
                 policies.clear_candidate(opened, candidate.id, "its gate rejected it")
             return Outcome("refused", candidate.id)
+        live = policies.live_version(opened)
+        if live.id == candidate.id:
+            return Outcome("promoted", candidate.id)
+        judged_against = Path(plan.live).name if plan.live else base.id
+        error = _why_overtaken(opened, candidate, judged_against, live)
     if plan.gate.approval_required:
         _name_candidate(engine, candidate)
-        return Outcome("awaiting_approval", candidate.id)
+        return Outcome("awaiting_approval", candidate.id, error)
+    if error is not None:
+        return Outcome("refused", candidate.id, error)
     try:
-        error = promote(engine, settings, candidate.id, "the gate", gate.sentence, run.id)
+        error = promote(
+            engine,
+            settings,
+            candidate.id,
+            "the gate",
+            gate.sentence,
+            run.id,
+            replaced_id=judged_against,
+        )
     except PromotionError as refusal:
         error = str(refusal)
     return Outcome("refused" if error else "promoted", candidate.id, error)
@@ -88,19 +107,35 @@ def promote(
     evidence: str,
     run_id: str | None = None,
     kind: str = "promote",
+    replaced_id: str | None = None,
 ) -> str | None:
     """Make a version live, by the running server where there is one; None when it is live,
-    else why it is not (the version that was live stays)."""
+    else why it is not (the version that was live stays). It replaces `replaced_id` and no other
+    version, by default the one that is live now."""
     with session(engine) as opened:
         alias = opened.get(Alias, "live")
         if alias is not None and alias.version_id == version_id:
             return None
         promotion = policies.request_promotion(
-            opened, version_id, by, evidence, run_id=run_id, kind=kind
+            opened, version_id, by, evidence, run_id=run_id, kind=kind, replaced_id=replaced_id
         )
         # The server picks the row up as soon as it is committed.
         promotion_id = promotion.id
     return _see_through(engine, settings, promotion_id)
+
+
+def _why_overtaken(
+    session: Session, candidate: PolicyVersion, judged_against: str, live: PolicyVersion
+) -> str | None:
+    """Why the gate's word no longer holds, or None where the version it speaks of is live."""
+    if live.id == judged_against:
+        return None
+    judged = session.get(PolicyVersion, judged_against)
+    against = f"version {judged.number}" if judged else judged_against
+    return (
+        f"it was judged against {against}, and version {live.number} went live since; train "
+        f"again, or promote it by hand (heed promote {candidate.number})"
+    )
 
 
 def _name_candidate(engine: Engine, candidate: PolicyVersion) -> None:

@@ -193,7 +193,11 @@ def take_over_answers(
     if run is None:
         return
     earlier = rlhf_engine.RunFolder(Path(run.folder))
-    if not earlier.plan_path.exists() or earlier.plan().evaluation != plan.evaluation:
+    try:
+        same = earlier.plan().evaluation == plan.evaluation
+    except rlhf_engine.EngineError:
+        return  # cleaned up, or written by another version of the program
+    if not same:
         return
     for name in ("base.jsonl", "sft.jsonl"):
         source = earlier.path / "answers" / name

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import Engine, and_, or_
+from sqlalchemy import ColumnElement, Engine, and_, or_
 from sqlmodel import Session, col, select
 
 import rlhf_engine
@@ -53,13 +53,8 @@ def start_run(
     """
     overrides = dict(plan_overrides or {})
     plan_from(settings, overrides, base="not fetched yet")
-    busy = run_at_work(session)
-    if busy is not None:
-        raise ConflictError(
-            f"run {busy.id} is {busy.state}; wait for its end (heed train status) "
-            "or cancel it (heed train cancel)"
-        )
     run_id = new_id()
+    _refuse_beside_another(session, run_id)
     folder = (settings.runs / run_id).resolve()
     run = TrainingRun(id=run_id, folder=str(folder), plan=overrides, requested_by=by, reason=reason)
     session.add(run)
@@ -69,9 +64,12 @@ def start_run(
 
 
 def resume_run(session: Session, run_id: str | None = None) -> TrainingRun:
-    """Queue an ended run again, the newest resumable one by default; it goes on from its
-    last finished stage. TrainingRunError where it cannot be resumed."""
-    run = find_run(session, run_id) if run_id else _newest(session, RESUMABLE)
+    """Queue an ended run again; it goes on from its last finished stage.
+
+    By default one whose conductor is gone, else the newest resumable one. TrainingRunError
+    where it cannot be resumed, ConflictError while another run is at work.
+    """
+    run = find_run(session, run_id) if run_id else _newest_to_resume(session)
     if run is None:
         raise TrainingRunError("no run was interrupted, failed or cancelled: nothing to resume")
     if run.state == "queued":
@@ -80,6 +78,7 @@ def resume_run(session: Session, run_id: str | None = None) -> TrainingRun:
         raise TrainingRunError(
             f"run {run.id} is {run.state}; only runs that are {', '.join(RESUMABLE)} can be resumed"
         )
+    _refuse_beside_another(session, run.id)
     rlhf_engine.RunFolder(Path(run.folder)).clear_cancel()
     run.state, run.cancel_requested = "queued", False
     run.error = run.finished_at = None
@@ -124,21 +123,12 @@ def find_run(session: Session, run_id: str) -> TrainingRun:
 
 def run_at_work(session: Session) -> TrainingRun | None:
     """The run that is queued or running, or None."""
-    return _newest(session, AT_WORK)
+    return _newest(session, col(TrainingRun.state).in_(AT_WORK))
 
 
 def next_run(session: Session) -> TrainingRun | None:
     """The oldest run that waits for somebody to conduct it, or whose conductor is gone."""
-    waiting = or_(
-        col(TrainingRun.state) == "queued",
-        and_(
-            col(TrainingRun.state) == "running",
-            or_(
-                col(TrainingRun.lease_expires_at).is_(None),
-                col(TrainingRun.lease_expires_at) < now(),
-            ),
-        ),
-    )
+    waiting = or_(col(TrainingRun.state) == "queued", _is_abandoned())
     order = col(TrainingRun.created_at)
     return session.exec(select(TrainingRun).where(waiting).order_by(order)).first()
 
@@ -218,9 +208,35 @@ class Conductor:
             conduct(self._engine, self._settings, run.id, self._holder, stop=self._stop)
 
 
-def _newest(session: Session, states: tuple[str, ...]) -> TrainingRun | None:
-    statement = select(TrainingRun).where(col(TrainingRun.state).in_(states))
+def _refuse_beside_another(session: Session, run_id: str) -> None:
+    """ConflictError while a run other than this one is at work."""
+    busy = _newest(session, col(TrainingRun.state).in_(AT_WORK), col(TrainingRun.id) != run_id)
+    if busy is None:
+        return
+    if _abandoned(busy):
+        raise ConflictError(
+            f"run {busy.id} is {busy.state}, but nobody conducts it; go on with it (heed train "
+            f"resume {busy.id}) or cancel it (heed train cancel {busy.id})"
+        )
+    raise ConflictError(
+        f"run {busy.id} is {busy.state}; wait for its end (heed train status) "
+        "or cancel it (heed train cancel)"
+    )
+
+
+def _newest_to_resume(session: Session) -> TrainingRun | None:
+    resumable = col(TrainingRun.state).in_(RESUMABLE)
+    return _newest(session, _is_abandoned()) or _newest(session, resumable)
+
+
+def _newest(session: Session, *which: ColumnElement[bool]) -> TrainingRun | None:
+    statement = select(TrainingRun).where(*which)
     return session.exec(statement.order_by(col(TrainingRun.created_at).desc())).first()
+
+
+def _is_abandoned() -> ColumnElement[bool]:
+    expires = col(TrainingRun.lease_expires_at)
+    return and_(col(TrainingRun.state) == "running", or_(expires.is_(None), expires < now()))
 
 
 def _abandoned(run: TrainingRun) -> bool:

@@ -99,15 +99,18 @@ def resume(run: Run = None, no_wait: NoWait = False) -> None:
 @app.command()
 def cancel(run: Run = None) -> None:
     """Stop a run at its next step; what it finished is kept and can be resumed."""
-    from service import audit
+    from service import audit, observing
     from service.database import session
     from service.training import cancel_run
 
     settings = settings_for_command()
-    with opened_database(settings) as engine, session(engine) as opened:
-        cancelled = cancel_run(opened, run)
-        audit.record(opened, user(), "run.cancelled", f"run:{cancelled.id}")
+    with opened_database(settings) as engine:
+        with session(engine) as opened:
+            cancelled = cancel_run(opened, run)
+            audit.record(opened, user(), "run.cancelled", f"run:{cancelled.id}")
         ended = cancelled.state == "cancelled"
+        if ended:
+            observing.tell_finished(settings, engine, cancelled)
     say(f"run {cancelled.id} {'is cancelled' if ended else 'was asked to stop'}")
 
 

@@ -13,6 +13,7 @@ import pytest
 from sqlmodel import select
 
 import rlhf_engine
+from rlhf_engine.records import from_json
 from service import answering, people, policies
 from service.answering import Answering, AskOptions
 from service.database import migrate, open_database, session
@@ -88,6 +89,24 @@ def test_events_come_in_order_and_the_lease_is_given_back(room: Room, base: Path
     assert sorted(end.side for end in ends) == ["A", "B"]
     assert {row.id for row in room.stored()} == {end.candidate_id for end in ends}
     assert room.serving.leases() == {}
+
+
+def test_a_turn_tells_how_many_tokens_of_its_prompt_were_read(room: Room, base: Path) -> None:
+    room.open(base)
+
+    async def read() -> tuple[int | None, int | None]:
+        asked = await room.answering.ask(room.person, QUESTION)
+        before = asked.prompt_tokens
+        async for numbered in asked.events():
+            if isinstance(numbered.event, AnswerEnded):
+                return before, asked.prompt_tokens
+        return before, None
+
+    before, told = asyncio.run(read())
+    with session(room.database) as opened:
+        prompt = from_json(rlhf_engine.Prompt, opened.exec(select(Turn)).one().prompt)
+    assert before is None
+    assert told == room.serving.count_prompt_tokens(prompt, 384)
 
 
 def test_what_a_simulated_person_asks_is_labelled_in_every_row(room: Room, base: Path) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from plugins.contract import Complete, GoldPair
 from rlhf_engine.records import PromptPassage
-from service import observing
+from service import observing, policies
 from service.database import session
 from service.errors import PluginFailure
 from service.evidence import freeze_snapshot
@@ -24,9 +24,11 @@ from service.plugin_limits import PluginLimits
 from service.redaction import open_redaction
 from service.reranking import Reranking
 from service.settings import PluginUse, Settings
-from service.tables import GateReport, Promotion, TrainingRun
+from service.tables import GateReport, Promotion, TrainingRun, now
 from tests.journeys.server import eventually
 from tests.service.sources import Shelf, store
+from tests.service.voted import make_versions
+from tests.service.web_client import Caller, web_app
 
 PLUGIN = """
 import json, os, time
@@ -146,6 +148,67 @@ def test_observers_are_told_how_a_run_ended_with_the_gates_figures(
         opened.add(GateReport(run_id="r1", passed=True, sentence="Better.", figures=figures))
     observing.tell_finished(settings, engine, run)
     assert told(settings) == [["finished", "r1", "promoted", {"win_rate": 0.75}]]
+
+
+def run_of(engine: Engine, state: str) -> TrainingRun:
+    run = TrainingRun(
+        id="r1", state=state, folder="r1", requested_by="a", reason="b", candidate_id="v1"
+    )
+    with session(engine) as opened:
+        opened.add(run)
+    return run
+
+
+@pytest.mark.parametrize("state", ["awaiting_approval", "refused"])
+def test_observers_hear_of_a_run_that_ended_by_a_promotion(
+    engine: Engine, settings: Settings, state: str
+) -> None:
+    make_versions(engine, 2)
+    run_of(engine, state)
+    with session(engine) as opened:
+        asked = policies.request_promotion(opened, "v1", "Ada", "read it", run_id="r1")
+    with session(engine) as opened:
+        policies.move_alias(opened, asked)
+    observing.tell_promoted(settings, engine, asked)
+    assert sorted(told(settings)) == [
+        ["finished", "r1", "promoted", {}],
+        ["promoted", "v1", "v0", "Ada", "read it"],
+    ]
+
+
+def test_of_a_run_that_its_conductor_ends_a_promotion_tells_nothing(
+    engine: Engine, settings: Settings
+) -> None:
+    make_versions(engine, 2)
+    run = run_of(engine, "running")
+    with session(engine) as opened:
+        asked = policies.request_promotion(opened, "v1", "the gate", "won", run_id="r1")
+    with session(engine) as opened:
+        policies.move_alias(opened, asked)
+    with session(engine) as opened:
+        run.state, run.finished_at = "promoted", now()
+        opened.add(run)
+    observing.tell_promoted(settings, engine, asked)
+    assert told(settings) == [["promoted", "v1", "v0", "the gate", "won"]]
+
+
+@pytest.mark.parametrize(
+    ("state", "act", "outcome"),
+    [
+        ("awaiting_approval", "reject", "refused"),
+        ("awaiting_approval", "cancel", "cancelled"),
+        ("queued", "cancel", "cancelled"),
+    ],
+)
+def test_observers_hear_of_a_run_that_a_person_ends(
+    engine: Engine, settings: Settings, state: str, act: str, outcome: str
+) -> None:
+    make_versions(engine, 2)
+    run_of(engine, state)
+    given = settings.model_dump(include={"plugins_loaded", "observers"})
+    with web_app(engine, settings.home, visitors="operator", **given) as app:
+        assert Caller(app).post(f"/api/runs/r1/{act}").json()["state"] == outcome
+        assert told(settings) == [["finished", "r1", outcome, {}]]
 
 
 def test_nothing_is_begun_without_observers(engine: Engine, tmp_path: Path) -> None:

@@ -200,6 +200,18 @@ def test_a_promotion_judged_against_a_version_no_longer_live_is_refused(
         assert opened.get_one(Promotion, late.id).error == "another version went live"
 
 
+def test_a_promotion_replaces_the_version_it_names_and_no_other(
+    engine: Engine, version_0: str
+) -> None:
+    registered(engine, "aaaa", "bbbb")
+    promoted(engine, "aaaa")
+    with session(engine) as opened:
+        judged = policies.request_promotion(opened, "bbbb", "gate", "won", replaced_id=version_0)
+    with pytest.raises(ConflictError, match="another version went live"), session(engine) as opened:
+        policies.move_alias(opened, judged)
+    assert names(engine) == ("aaaa", version_0)
+
+
 def test_of_two_that_move_the_alias_at_once_one_does(engine: Engine, version_0: str) -> None:
     registered(engine, "aaaa", "bbbb")
     with session(engine) as opened:
@@ -246,6 +258,40 @@ def test_promoting_the_candidate_of_a_run_that_awaits_approval_ends_the_run(
         run = opened.get_one(TrainingRun, "run-1")
     assert run.state == "promoted"
     assert run.finished_at is not None
+
+
+@pytest.mark.parametrize(
+    ("candidate", "run_id", "state"),
+    [
+        ("aaaa", "run-1", "promoted"),
+        ("aaaa", None, "refused"),
+        ("bbbb", "run-1", "refused"),
+    ],
+    ids=["its own promotion", "somebody else's", "another version of the run"],
+)
+def test_a_run_whose_version_went_live_too_late_is_promoted_after_all(
+    engine: Engine, version_0: str, candidate: str, run_id: str | None, state: str
+) -> None:
+    registered(engine, "aaaa", "bbbb")
+    too_late = "the server did not swap within 180 s"
+    with session(engine) as opened:
+        opened.add(
+            TrainingRun(
+                id="run-1",
+                state="refused",
+                folder="run-1",
+                requested_by="Ada",
+                reason="x",
+                candidate_id=candidate,
+                error=too_late,
+            )
+        )
+    with session(engine) as opened:
+        asked = policies.request_promotion(opened, "aaaa", "the gate", "won", run_id=run_id)
+    with session(engine) as opened:
+        policies.move_alias(opened, asked)
+        run = opened.get_one(TrainingRun, "run-1")
+    assert (run.state, run.error) == (state, None if state == "promoted" else too_late)
 
 
 def test_an_alias_may_stand_for_the_version_it_names(engine: Engine, version_0: str) -> None:

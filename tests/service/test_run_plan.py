@@ -17,6 +17,7 @@ from service.database import migrate, open_database, session
 from service.run_plan import (
     SFT_ONLY,
     sft_key,
+    take_over_answers,
     with_earlier_reward_model,
     with_earlier_sft,
 )
@@ -230,3 +231,21 @@ def test_a_plan_without_votes_starts_no_reward_model(home: Home, plan: RunPlan) 
     RunFolder(home.folder / "a").mark_done(StageReport("reward_model", 1.0))
     only = replace(plan, stages=SFT_ONLY)
     assert with_earlier_reward_model(home.opened, only, voted(home, "b", ["a"])) == only
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_answers_are_taken_over_from_a_run_whose_plan_can_be_read(
+    home: Home, plan: RunPlan, readable: bool
+) -> None:
+    snapshot = home.frozen("a", range(8))
+    folder = home.trained("a", plan, snapshot)
+    earlier = RunFolder(home.folder / "a")
+    drawn = earlier.path / "answers" / "base.jsonl"
+    drawn.parent.mkdir()
+    drawn.write_text("{}\n")
+    if not readable:
+        earlier.plan_path.write_text('{"mood": "of another version"}')
+    reusing = replace(plan, sft=replace(plan.sft, reuse=str(folder)))
+    run = RunFolder(home.folder / "b")
+    take_over_answers(home.opened, reusing, run)
+    assert (run.path / "answers" / "base.jsonl").exists() is readable

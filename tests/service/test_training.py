@@ -13,12 +13,14 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 from sqlmodel import col, select
+from structlog.testing import capture_logs
 
 from rlhf_engine.policy_version import PolicyVersionFolder
 from rlhf_engine.probes import COUNT, Probe
 from rlhf_engine.records import Prompt, SampledAnswer, SamplingSettings, from_json
 from rlhf_engine.run_folder import Progress, RunFolder
 from rlhf_engine.torch_engine import TorchEngine
+from rlhf_engine.waiting import WAITING
 from service import leases, policies, run_curves, run_outcome, smoke, training
 from service.database import migrate, open_database, session
 from service.demo import pairs
@@ -27,12 +29,14 @@ from service.line_pages import read_log
 from service.people import simulated_person
 from service.plugin_host import PluginHost
 from service.samples import read_samples
+from service.scheduler import start_if_enough
 from service.settings import Settings, SignalSettings, SourceSettings, TrainingSettings
 from service.sync import sync_all
 from service.tables import GateReport, PolicyVersion, StageReport, TrainingRun, Turn, now
 from tests.service.conversations import record_comparison
 from tests.tiny import tiny_base
 
+FEW = TrainingSettings(min_new_comparisons=1)
 PLACES = ("Boston", "Berlin", "Pune", "Leeds")
 THINGS = ("reception", "library", "canteen", "workshop", "garage", "garden")
 
@@ -313,6 +317,122 @@ def test_a_folder_that_cannot_be_written_fails_the_run_and_nothing_else(
     settings.runs.unlink()
     with session(database) as opened:
         assert training.resume_run(opened).state == "queued"
+
+
+class At(threading.Event):
+    """Does something where a conductor first asks whether it is to stop: a worker was started."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._act = act
+
+    def is_set(self) -> bool:
+        self._act()
+        return True
+
+
+def _raise(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def test_whatever_goes_wrong_a_run_ends_and_the_next_may_begin(
+    database: Engine, settings: Settings
+) -> None:
+    secret = "How ill am I?"
+    run_id = start(database, settings)
+    upset = At(_raise(RuntimeError(secret)))
+    with capture_logs() as logs:
+        run = training.conduct(database, settings, run_id, "a", stop=upset)
+    assert (run.state, run.lease_holder) == ("failed", None)
+    assert run.finished_at is not None
+    assert "RuntimeError" in str(run.error)
+    assert f"heed train resume {run_id}" in str(run.error)
+    assert secret not in str(run.error)
+    (line,) = [line for line in logs if line["event"] == "run_failed"]
+    assert line["exc_info"]
+    assert start(database, settings) != run_id
+
+
+def test_a_conductor_that_lost_its_lease_writes_nothing_and_ends_quietly(
+    database: Engine, settings: Settings
+) -> None:
+    run_id = start(database, settings)
+
+    def lose() -> None:
+        with session(database) as opened:
+            taken = training.find_run(opened, run_id)
+            taken.fencing, taken.lease_holder = taken.fencing + 1, "b"
+            opened.add(taken)
+        raise RuntimeError("a report that the other one wrote first")
+
+    with capture_logs() as logs, pytest.raises(ConflictError, match="another conductor"):
+        training.conduct(database, settings, run_id, "a", stop=At(lose))
+    taken = row(database, run_id)
+    assert (taken.state, taken.error, taken.lease_holder) == ("running", None, "b")
+    assert "run_failed" not in [line["event"] for line in logs]
+
+
+def test_a_run_stopped_at_the_keyboard_is_interrupted_and_resumed(
+    database: Engine, settings: Settings
+) -> None:
+    run_id = start(database, settings)
+    with pytest.raises(KeyboardInterrupt):
+        training.conduct(database, settings, run_id, "a", stop=At(_raise(KeyboardInterrupt())))
+    run = row(database, run_id)
+    assert (run.state, run.lease_holder) == ("interrupted", None)
+    assert run.finished_at is not None
+    with session(database) as opened:
+        assert training.resume_run(opened).id == run_id
+
+
+def test_a_run_that_nobody_conducts_is_resumed_before_newer_ones_that_ended(
+    database: Engine, settings: Settings
+) -> None:
+    left = start(database, settings)
+    with session(database) as opened:
+        training.find_run(opened, left).state = "failed"
+    newer = start(database, settings)
+    with session(database) as opened:
+        training.cancel_run(opened, newer)
+        training.find_run(opened, left).state = "running"
+    with pytest.raises(ConflictError, match=f"nobody conducts it.*heed train resume {left}"):
+        start(database, settings)
+    with session(database) as opened, pytest.raises(ConflictError, match=left):
+        training.resume_run(opened, newer)
+    with session(database) as opened:
+        assert training.resume_run(opened).id == left
+
+
+def test_no_run_is_resumed_while_another_is_at_work(database: Engine, settings: Settings) -> None:
+    ended = start(database, settings)
+    with session(database) as opened:
+        training.cancel_run(opened, ended)
+    busy = start(database, settings)
+    with session(database) as opened, pytest.raises(ConflictError, match=f"{busy} is queued"):
+        training.resume_run(opened, ended)
+    assert row(database, ended).state == "cancelled"
+
+
+def test_votes_of_a_run_that_was_cut_off_while_freezing_are_counted_once(
+    database: Engine, settings: Settings
+) -> None:
+    votes(database, settings)
+    run_id = start(database, settings)
+    in_the_way = Path(row(database, run_id).folder) / WAITING
+    in_the_way.mkdir(parents=True)
+    assert training.conduct(database, settings, run_id, "a").state == "failed"
+    in_the_way.rmdir()
+    with session(database) as opened:
+        training.resume_run(opened, run_id)
+    stops = At(lambda: None)
+    run = training.conduct(database, settings, run_id, "a", stop=stops)
+    assert (run.state, run.comparisons) == ("queued", 16)
+    with session(database) as opened:
+        training.cancel_run(opened, run_id)
+    assert start_if_enough(database, settings.model_copy(update={"training": FEW})) is None
 
 
 def test_one_run_at_a_time(database: Engine, settings: Settings) -> None:
