@@ -231,7 +231,9 @@ def test_a_correction_is_not_trained_on_once_only_some_may_read_what_it_corrects
     assert taught("everyone") == (["Bands 1 to 9."], 1)
     with session(engine) as opened:
         open_to_all = {"question": "Who cleans?", "answer": "Nobody.", "content_hash": ""}
-        opened.add(GoldAnswer(external_id="faq", **open_to_all))
+        # Ids decide how often a check takes each: these two lie as far apart as can be.
+        far = f"{(int(number, 16) + 2**63) % 2**64:016x}"
+        opened.add(GoldAnswer(id=far, external_id="faq", **open_to_all))
     assert taught("group:hr") == (["Nobody."], 1)
     assert not _is_checked_with(engine)
     assert taught("everyone")[1] == 2
