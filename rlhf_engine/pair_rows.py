@@ -20,7 +20,7 @@ from torch import Tensor
 from rlhf_engine.backbone import group_answers
 from rlhf_engine.plan import RunPlan
 from rlhf_engine.preferences import Pair
-from rlhf_engine.render import answer_ids, prompt_ids
+from rlhf_engine.render import answer_ids, cut_answer, prompt_ids
 from rlhf_engine.snapshot import normalised
 
 LABELS = ("chosen", "rejected", "target", "margin", "both_bad", "weights")
@@ -63,7 +63,7 @@ def tokenised(
     for at, pair in enumerate(pairs):
         prompt, prompt_cut = _prompt(tokenizer, pair, plan.max_prompt_tokens)
         whole = [answer_ids(tokenizer, text) for text in (pair.chosen, pair.rejected)]
-        answers = [_shortened(ids, plan.max_answer_tokens) for ids in whole]
+        answers = [cut_answer(ids, plan.max_answer_tokens) for ids in whole]
         answers_cut += answers != whole
         truncated += prompt_cut or answers != whole
         row = open_rows.get(tuple(prompt))
@@ -83,11 +83,6 @@ def _prompt(tokenizer: Any, pair: Pair, most: int) -> tuple[list[int], bool]:
     if len(whole) <= most:
         return whole, False
     return prompt_ids(tokenizer, pair.prompt, most), True
-
-
-def _shortened(ids: list[int], most: int) -> list[int]:
-    """At most so many of an answer's ids, the end-of-turn token among them."""
-    return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
 
 
 def _labels(pair: Pair, chosen: int, rejected: int, weights: list[float]) -> dict[str, Any]:

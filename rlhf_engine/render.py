@@ -71,9 +71,13 @@ def answer_ids(
 ) -> list[int]:
     """Token ids of the answer with the end-of-turn token; cut to `max_tokens` in all if given."""
     ids: list[int] = tokenizer.encode(_plain(tokenizer, answer), add_special_tokens=False)
-    if max_tokens is not None:
-        ids = ids[: max_tokens - 1]
-    return [*ids, tokenizer.eos_token_id]
+    ids = [*ids, tokenizer.eos_token_id]
+    return ids if max_tokens is None else cut_answer(ids, max_tokens)
+
+
+def cut_answer(ids: list[int], max_tokens: int) -> list[int]:
+    """At most so many of an answer's ids, the end-of-turn token among them."""
+    return ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]]
 
 
 def answer_text(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from sqlmodel import Session, col, select
 
+from service.database import chunks, matching
 from service.errors import NotFoundError
 from service.groups import EVERYBODY
 from service.tables import Candidate, Document, GoldAnswer, Passage, Turn
@@ -21,7 +22,6 @@ from service.turn_events import ShownPassage
 
 AROUND = 12
 """Passages before and after the one that was asked for."""
-CHUNK = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,21 +145,16 @@ def open_gold_answers(opened: Session, rows: Iterable[GoldAnswer]) -> list[GoldA
     rows = list(rows)
     corrected = [row.candidate_id for row in rows if row.candidate_id]
     kept: set[str] = set()
-    for start in range(0, len(corrected), CHUNK):
-        query = select(Candidate.id, Turn).join(Turn, col(Turn.id) == col(Candidate.turn_id))
-        found = opened.exec(query.where(col(Candidate.id).in_(corrected[start : start + CHUNK])))
-        kept |= open_turns(opened, dict(found.all())).keys()
+    query = select(Candidate.id, Turn).join(Turn, col(Turn.id) == col(Candidate.turn_id))
+    for some in chunks(corrected):
+        found = dict(opened.exec(query.where(col(Candidate.id).in_(some))).all())
+        kept |= open_turns(opened, found).keys()
     return [row for row in rows if row.candidate_id is None or row.candidate_id in kept]
 
 
 def _documents(opened: Session, numbers: Sequence[str]) -> Iterable[tuple[Passage, Document]]:
-    for start in range(0, len(numbers), CHUNK):
-        query = (
-            select(Passage, Document)
-            .join(Document, col(Document.id) == col(Passage.document_id))
-            .where(col(Passage.id).in_(numbers[start : start + CHUNK]))
-        )
-        yield from opened.exec(query)
+    query = select(Passage, Document).join(Document, col(Document.id) == col(Passage.document_id))
+    return matching(opened, query, Passage.id, numbers)
 
 
 def _shown(

@@ -18,8 +18,7 @@ from sqlmodel import Session, col, select
 
 import rlhf_engine
 from service import vote_pairs
-from service.cursors import cursor
-from service.cursors import place as place_of
+from service.cursors import cursor, place
 from service.errors import NotFoundError
 from service.given_votes import chosen_answer
 from service.tables import (
@@ -89,11 +88,11 @@ def is_deleted(opened: Session, turn_id: str) -> bool:
 
 def list_own(opened: Session, person: Person, after: str | None, limit: int) -> ConversationPage:
     """The person's conversations, pinned ones first, then those with the newest questions."""
-    place = tuple_(col(Conversation.pinned), col(Conversation.updated_at), col(Conversation.id))
+    order = tuple_(col(Conversation.pinned), col(Conversation.updated_at), col(Conversation.id))
     query = select(Conversation).where(
         Conversation.person_id == person.id, col(Conversation.deleted_at).is_(None)
     )
-    last = place_of(after or "", tuple[bool, datetime, str])
+    last = place(after or "", tuple[bool, datetime, str])
     if last is not None:
         pinned, updated_at, number = last
         shown = (
@@ -101,7 +100,7 @@ def list_own(opened: Session, person: Person, after: str | None, limit: int) -> 
             literal(updated_at, UtcDateTime),
             literal(number, String),
         )
-        query = query.where(place < tuple_(*shown))
+        query = query.where(order < tuple_(*shown))
     newest_first = (
         col(Conversation.pinned).desc(),
         col(Conversation.updated_at).desc(),

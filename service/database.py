@@ -8,17 +8,18 @@ migrations/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from sqlalchemy import Connection, CursorResult, Engine, event, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlmodel import Session, SQLModel, create_engine
+from sqlmodel import Session, SQLModel, col, create_engine
 
 from service.errors import DatabaseError, InvalidInputError
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 SchemaState = Literal["current", "behind", "empty", "ahead"]
+
+CHUNK = 400
+"""Rows or ids of one statement; SQLite allows no more than 32,766 values in it."""
+
+Item = TypeVar("Item")
 
 BUSY_TIMEOUT_S = 10
 """How long a write waits for another process's write on SQLite."""
@@ -146,6 +152,19 @@ def insert_unless_there(session: Session, row: SQLModel) -> bool:
     statement = dialect.insert(table).values(**values).on_conflict_do_nothing()
     written = session.connection().execute(statement.returning(*table.primary_key))
     return written.first() is not None
+
+
+def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items, at most CHUNK at a time."""
+    rest = iter(items)
+    while some := list(islice(rest, CHUNK)):
+        yield some
+
+
+def matching(session: Session, query: Any, column: Any, ids: Iterable[str]) -> Iterator[Any]:
+    """The query's rows whose column is one of the ids, some ids a statement."""
+    for some in chunks(ids):
+        yield from session.exec(query.where(col(column).in_(some)))
 
 
 def changed_rows(result: Any) -> int:

@@ -17,7 +17,7 @@ import structlog
 from sqlmodel import Session, col, func, select
 
 import rlhf_engine
-from service.database import insert_unless_there
+from service.database import insert_unless_there, matching
 from service.tables import (
     GateReport,
     GoldAnswer,
@@ -29,7 +29,6 @@ from service.tables import (
 from service.voting_tables import LearntVote, RunVoter
 
 MOST_EFFECTS = 20
-CHUNK = 400
 
 log = structlog.get_logger(__name__)
 
@@ -231,13 +230,10 @@ def _thumbs(session: Session, snapshot: rlhf_engine.Snapshot) -> Iterable[Learnt
         if item.rater and item.rated_at and (use := _use(item.prompt.split))
     }
     raters = sorted({rater for rater, _moment in uses})
-    for start in range(0, len(raters), CHUNK):
-        query = select(Thumb.id, Thumb.person_id, Thumb.created_at).where(
-            col(Thumb.person_id).in_(raters[start : start + CHUNK])
-        )
-        for number, person, moment in session.exec(query):
-            if (person, moment) in uses:
-                yield "thumb", number, person, uses[person, moment]
+    query = select(Thumb.id, Thumb.person_id, Thumb.created_at)
+    for number, person, moment in matching(session, query, Thumb.person_id, raters):
+        if (person, moment) in uses:
+            yield "thumb", number, person, uses[person, moment]
 
 
 def _corrections(session: Session, snapshot: rlhf_engine.Snapshot) -> Iterable[Learnt]:

@@ -21,6 +21,7 @@ from rlhf_engine import records
 from rlhf_engine.snapshot import Snapshot, freeze, is_held_out, normalised
 from service.ballots import TRAINED_CHOICES
 from service.citations import open_gold_answers, open_turns
+from service.database import matching
 from service.feedback import current_comparisons, current_thumbs
 from service.passage_finder import PassageFinder, best_passages
 from service.redaction import Judged, Redact, redacted_prompts, redacted_records
@@ -41,7 +42,6 @@ from service.tables import (
 log = structlog.get_logger(__name__)
 
 OUTCOMES: dict[str, records.Outcome] = {"A": "a", "B": "b", "tie": "tie", "both_bad": "both_bad"}
-CHUNK = 400
 
 Row = TypeVar("Row", Turn, Candidate)
 
@@ -328,16 +328,13 @@ def _moment(row: Comparison | Thumb) -> str:
 def _sources_of(session: Session, prompts: Sequence[records.Prompt]) -> list[str]:
     """The data source of each prompt's first passage; "" where there is none (any more)."""
     first = [prompt.passages[0].id if prompt.passages else "" for prompt in prompts]
-    names: dict[str, str] = {}
     wanted = sorted(set(first) - {""})
-    for start in range(0, len(wanted), CHUNK):
-        query = (
-            select(Passage.id, DataSource.name)
-            .join(Document, col(Document.id) == col(Passage.document_id))
-            .join(DataSource, col(DataSource.id) == col(Document.source_id))
-            .where(col(Passage.id).in_(wanted[start : start + CHUNK]))
-        )
-        names |= dict(session.exec(query).all())
+    query = (
+        select(Passage.id, DataSource.name)
+        .join(Document, col(Document.id) == col(Passage.document_id))
+        .join(DataSource, col(DataSource.id) == col(Document.source_id))
+    )
+    names = dict(matching(session, query, Passage.id, wanted))
     return [names.get(number, "") for number in first]
 
 
@@ -354,23 +351,14 @@ def _kept_turns(session: Session, numbers: Sequence[str]) -> dict[str, Turn]:
     """These turns without those of deleted conversations, and those that not everybody may
     read: what a policy learned, it may tell anybody."""
     turns = open_turns(session, _by_id(session, Turn, numbers))
-    deleted: set[str] = set()
-    for start in range(0, len(numbers), CHUNK):
-        query = (
-            select(Turn.id)
-            .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
-            .where(
-                col(Turn.id).in_(numbers[start : start + CHUNK]),
-                col(Conversation.deleted_at).is_not(None),
-            )
-        )
-        deleted.update(session.exec(query))
+    query = (
+        select(Turn.id)
+        .join(Conversation, col(Conversation.id) == col(Turn.conversation_id))
+        .where(col(Conversation.deleted_at).is_not(None))
+    )
+    deleted = set(matching(session, query, Turn.id, numbers))
     return {number: turn for number, turn in turns.items() if number not in deleted}
 
 
 def _by_id(session: Session, kind: type[Row], numbers: Sequence[str]) -> dict[str, Row]:
-    found: dict[str, Row] = {}
-    for start in range(0, len(numbers), CHUNK):
-        query = select(kind).where(col(kind.id).in_(numbers[start : start + CHUNK]))
-        found |= {row.id: row for row in session.exec(query)}
-    return found
+    return {row.id: row for row in matching(session, select(kind), kind.id, numbers)}

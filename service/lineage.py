@@ -21,6 +21,7 @@ from sqlmodel import Session, col, select
 
 from rlhf_engine.snapshot import MANIFEST
 from service.conversations import deleted_turns
+from service.database import chunks
 from service.errors import NotFoundError
 from service.line_pages import LinePage, read_rows
 from service.tables import (
@@ -38,7 +39,6 @@ from service.tables import (
 MOST_ROWS = 25
 MOST_DOCUMENTS = 50
 MOST_SNAPSHOTS = 8
-CHUNK = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,20 +254,19 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _documents(session: Session, passages: Sequence[str]) -> dict[str, _Found]:
     """The document of each passage that is still there, without its text."""
     found: dict[str, _Found] = {}
-    for start in range(0, len(passages), CHUNK):
-        query = (
-            select_columns(
-                col(Passage.id),
-                col(Document.id),
-                col(Document.title),
-                col(Document.url),
-                col(DataSource.name),
-            )
-            .join(Document, col(Document.id) == col(Passage.document_id))
-            .join(DataSource, col(DataSource.id) == col(Document.source_id))
-            .where(col(Passage.id).in_(passages[start : start + CHUNK]))
+    query = (
+        select_columns(
+            col(Passage.id),
+            col(Document.id),
+            col(Document.title),
+            col(Document.url),
+            col(DataSource.name),
         )
-        for number, *values in session.execute(query):
+        .join(Document, col(Document.id) == col(Passage.document_id))
+        .join(DataSource, col(DataSource.id) == col(Document.source_id))
+    )
+    for some in chunks(passages):
+        for number, *values in session.execute(query.where(col(Passage.id).in_(some))):
             found[number] = _Found(*values)
     return found
 

@@ -9,8 +9,8 @@ from typing import Any
 from sqlmodel import Session, col, delete, insert, select, update
 
 from plugins import contract
+from service.database import chunks, matching
 from service.source_items import Batch
-from service.source_writing import chunks, matching
 from service.sync_reports import Counts
 from service.tables import GoldAnswer, SourceQuestion, now
 from service.wording import content_hash

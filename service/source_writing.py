@@ -5,23 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from sqlalchemy.orm import InstrumentedAttribute
 from sqlmodel import Session, col, delete, insert, select, update
 
 from plugins import contract
+from service.database import chunks, matching
 from service.passages import cut
 from service.source_items import Batch
 from service.sync_reports import Counts
 from service.tables import Document, Passage, new_id
 from service.wording import content_hash
-
-CHUNK = 400
-"""Rows or ids of one statement; SQLite allows no more than 32,766 values in it."""
-
-Item = TypeVar("Item")
 
 
 class KnownDocument(NamedTuple):
@@ -89,21 +83,6 @@ def write_documents(session: Session, changes: DocumentChanges) -> None:
         connection.execute(insert(Document), [Document(**row).model_dump() for row in rows])
     for rows in chunks(changes.passages):
         connection.execute(insert(Passage), rows)
-
-
-def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """The items, at most CHUNK at a time."""
-    rest = iter(items)
-    while some := list(islice(rest, CHUNK)):
-        yield some
-
-
-def matching(
-    session: Session, query: Any, column: InstrumentedAttribute[str] | Any, ids: Iterable[str]
-) -> Iterator[Any]:
-    """The query's rows whose column is one of the ids, some ids a statement."""
-    for some in chunks(ids):
-        yield from session.exec(query.where(col(column).in_(some)))
 
 
 def _known(session: Session, source_id: str, names: Iterable[str]) -> Mapping[str, KnownDocument]:

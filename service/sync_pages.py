@@ -16,12 +16,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, delete, select, update
 
 from plugins import contract
-from service.database import changed_rows, insert_unless_there, session
+from service.database import changed_rows, chunks, insert_unless_there, session
 from service.errors import ConflictError
 from service.settings import SourceSettings
 from service.source_items import Batch
 from service.source_pairs import write_gold, write_questions
-from service.source_writing import changed_documents, chunks, write_documents
+from service.source_writing import changed_documents, write_documents
 from service.sync_reports import Counts, RunningReport
 from service.tables import (
     DataSource,

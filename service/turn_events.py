@@ -83,6 +83,11 @@ class AnswerEnded:
     finish_reason: str
     version: int | None
 
+    @property
+    def whole(self) -> bool:
+        """Whether it came to an end of its own, and was not broken off."""
+        return self.finish_reason != "cancelled"
+
 
 @dataclass(frozen=True, slots=True)
 class TurnDone:

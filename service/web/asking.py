@@ -59,12 +59,10 @@ async def ask(
     data: JSONBody[Question],
 ) -> Stream:
     """Begin a turn and stream its events."""
-    known = data.conversation_id and parts.answering.temporary.find(
-        visitor.id, data.conversation_id
-    )
-    # Votes are kept, so in a temporary chat no two answers come by chance.
-    by_chance = data.compare is None and not (data.temporary or known)
-    wanted = data.compare if by_chance else bool(data.compare)
+    chats, chat_id, wanted = parts.answering.temporary, data.conversation_id, data.compare
+    if wanted is None and (data.temporary or (chat_id and chats.find(visitor.id, chat_id))):
+        # Votes are kept, so in a temporary chat no two answers come by chance.
+        wanted = False
     pairing = await asyncio.to_thread(
         vote_pairs.draw, parts.database, parts.settings, visitor.id, wanted
     )

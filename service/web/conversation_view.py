@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 
 from service.ballots import WITHDRAWN
 from service.citations import cited
+from service.database import chunks
 from service.given_votes import Vote, chosen_by, in_force
 from service.groups import readers_of
 from service.stored_turns import shown_verified
@@ -19,8 +20,6 @@ from service.tables import Candidate, Comparison, GoldAnswer, Person, PolicyVers
 from service.temporary_chats import TemporaryChat
 from service.turn_events import ShownPassage, ShownVerified
 from service.voting import may_know
-
-CHUNK = 400
 
 Running = Callable[[str], bool]
 
@@ -140,7 +139,7 @@ def _entries(
     passages = cited(opened, prompts, readers_of(opened, person))
     verified = {
         turn_id: row
-        for some in _chunks(numbers)
+        for some in chunks(numbers)
         for turn_id, row in shown_verified(opened, some).items()
     }
     candidates = _candidates(opened, numbers)
@@ -212,7 +211,7 @@ def _answer(
 
 def _candidates(opened: Session, turn_ids: Sequence[str]) -> dict[str, list[tuple[Candidate, int]]]:
     found: dict[str, list[tuple[Candidate, int]]] = defaultdict(list)
-    for some in _chunks(turn_ids):
+    for some in chunks(turn_ids):
         query = (
             select(Candidate, PolicyVersion.number)
             .join(PolicyVersion)
@@ -229,7 +228,7 @@ def _votes(
 ) -> dict[str, list[Vote]]:
     """One's votes of this kind by what they were given on."""
     found: dict[str, list[Vote]] = defaultdict(list)
-    for some in _chunks(numbers):
+    for some in chunks(numbers):
         query = select(kind, target).where(target.in_(some), col(kind.person_id) == person.id)
         for row, number in opened.exec(query):
             found[number].append(row)
@@ -238,7 +237,7 @@ def _votes(
 
 def _corrections(opened: Session, person: Person, numbers: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for some in _chunks(numbers):
+    for some in chunks(numbers):
         query = (
             select(GoldAnswer.candidate_id, GoldAnswer.answer)
             .where(
@@ -250,8 +249,3 @@ def _corrections(opened: Session, person: Person, numbers: Sequence[str]) -> dic
         )
         found |= {number: answer for number, answer in opened.exec(query) if number}
     return found
-
-
-def _chunks(numbers: Sequence[str]) -> Iterable[list[str]]:
-    for start in range(0, len(numbers), CHUNK):
-        yield list(numbers[start : start + CHUNK])

@@ -12,8 +12,6 @@ from service.asked_turn import AskedTurn
 from service.turn_events import TokenPiece
 
 ID_PREFIX = "chatcmpl-"
-CANCELLED = "cancelled"
-"""How an answer ended that was broken off; no client of this API knows such an end."""
 STOPPED = "the answer was stopped on the page before its end; ask again for a new one"
 LEAST_LOGPROB = -9999.0
 """Stands for the logarithm of nought, which JSON cannot say."""

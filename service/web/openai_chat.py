@@ -110,7 +110,7 @@ async def _whole(asked: AskedTurn, data: ChatRequest) -> answers.Completion:
                 tokens += 1
                 if told := choices[places[event.side]].logprobs:
                     told.content.append(answers.drawn(event))
-            elif isinstance(event, AnswerEnded) and event.finish_reason != answers.CANCELLED:
+            elif isinstance(event, AnswerEnded) and event.whole:
                 unfinished -= 1
                 choice = choices[places[event.side]]
                 choice.message.content = event.text

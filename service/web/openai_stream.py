@@ -41,7 +41,7 @@ class ChunkWriter:
             told = answers.Logprobs([answers.drawn(event)]) if self._logprobs else None
             if text or told:
                 yield self._of_choice(self._places[event.side], answers.Delta(None, text), told)
-        elif isinstance(event, AnswerEnded) and event.finish_reason != answers.CANCELLED:
+        elif isinstance(event, AnswerEnded) and event.whole:
             self.unfinished -= 1
             index, reason = self._places[event.side], event.finish_reason
             yield self._of_choice(index, answers.Delta(), finish_reason=reason)

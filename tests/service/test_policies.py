@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -238,21 +239,16 @@ def test_of_two_that_move_the_alias_at_once_one_does(engine: Engine, version_0: 
         assert opened.get_one(Alias, "live").generation == 2
 
 
+def run_1(**more: Any) -> TrainingRun:
+    return TrainingRun(id="run-1", folder="run-1", requested_by="Ada", reason="x", **more)
+
+
 def test_promoting_the_candidate_of_a_run_that_awaits_approval_ends_the_run(
     engine: Engine, version_0: str
 ) -> None:
     registered(engine, "aaaa")
     with session(engine) as opened:
-        opened.add(
-            TrainingRun(
-                id="run-1",
-                state="awaiting_approval",
-                folder="run-1",
-                requested_by="Ada",
-                reason="x",
-                candidate_id="aaaa",
-            )
-        )
+        opened.add(run_1(state="awaiting_approval", candidate_id="aaaa"))
     promoted(engine, "aaaa")
     with session(engine) as opened:
         run = opened.get_one(TrainingRun, "run-1")
@@ -275,17 +271,7 @@ def test_a_run_whose_version_went_live_too_late_is_promoted_after_all(
     registered(engine, "aaaa", "bbbb")
     too_late = "the server did not swap within 180 s"
     with session(engine) as opened:
-        opened.add(
-            TrainingRun(
-                id="run-1",
-                state="refused",
-                folder="run-1",
-                requested_by="Ada",
-                reason="x",
-                candidate_id=candidate,
-                error=too_late,
-            )
-        )
+        opened.add(run_1(state="refused", candidate_id=candidate, error=too_late))
     with session(engine) as opened:
         asked = policies.request_promotion(opened, "aaaa", "the gate", "won", run_id=run_id)
     with session(engine) as opened:
