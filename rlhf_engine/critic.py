@@ -20,7 +20,7 @@ from rlhf_engine.files import replaced
 RIDGES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
 """Penalties tried; the one that forecasts unseen answers best is kept."""
 
-VALIDATION_EVERY = 5
+FOLDS = 5
 
 
 class Critic(nn.Module):
@@ -43,13 +43,15 @@ class Critic(nn.Module):
         return values
 
     @classmethod
-    def fitted(cls, states: Tensor, targets: Tensor, answers: Tensor) -> Critic:
-        """Fit by ridge regression: states [n, h], each token's target [n], its answer's number
-        [n]. Every fifth answer chooses the penalty."""
+    def fitted(cls, states: Tensor, targets: Tensor, questions: Tensor) -> Critic:
+        """Fit by ridge regression: states [n, h], each token's target [n], its question's number
+        [n]. The penalty is chosen by cross-validation over questions: the states of two answers
+        to one question are nearly alike, so that left-out answers to known questions would choose
+        a penalty with which nothing is known of other questions."""
         mean, deviation = states.mean(dim=0), states.std(dim=0).clamp(min=1e-6)
         standard = (states - mean) / deviation
-        unseen = answers % VALIDATION_EVERY == 0
-        best = min(RIDGES, key=lambda ridge: _error(standard, targets, unseen, ridge))
+        folds = questions % FOLDS
+        best = min(RIDGES, key=lambda ridge: _error(standard, targets, folds, ridge))
         weight, bias = _ridge(standard, targets, best)
         return cls(mean, deviation, weight, bias)
 
@@ -72,10 +74,15 @@ def _ridge(states: Tensor, targets: Tensor, ridge: float) -> tuple[Tensor, Tenso
     return torch.linalg.solve(gram, states.T @ (targets - bias)), bias
 
 
-def _error(states: Tensor, targets: Tensor, unseen: Tensor, ridge: float) -> float:
-    """Mean squared error on the unseen answers; with none of either kind, the largest penalty
-    is chosen."""
-    if unseen.all() or not unseen.any():
+def _error(states: Tensor, targets: Tensor, folds: Tensor, ridge: float) -> float:
+    """Squared error over the tokens of each fold, of a fit without it; where all questions are
+    in one fold, the largest penalty is chosen."""
+    present = sorted(set(folds.tolist()))
+    if len(present) < 2:
         return -ridge
-    weight, bias = _ridge(states[~unseen], targets[~unseen], ridge)
-    return float(((states[unseen] @ weight + bias - targets[unseen]) ** 2).mean())
+    squares = torch.zeros(())
+    for fold in present:
+        unseen = folds == fold
+        weight, bias = _ridge(states[~unseen], targets[~unseen], ridge)
+        squares += ((states[unseen] @ weight + bias - targets[unseen]) ** 2).sum()
+    return float(squares)

@@ -113,7 +113,8 @@ class PpoPlan:
     learning_rate: float = 2e-4
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     """linear ends near 0 in the last batch, as TRL's did; the critic's rate stays."""
-    critic_learning_rate: float = 1e-3
+    critic_learning_rate: float = 1e-4
+    """Faster, and the critic learns the few prompts of a batch and less of the next ones'."""
     critic_epochs: int = 4
     critic_warmup_batches: int = 0
     """Rollout batches at the start from which the critic learns and the policy does not. The

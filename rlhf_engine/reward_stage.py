@@ -85,7 +85,8 @@ def _scaled(stage: Stage, backbone: Backbone, pairs: Sequence[Pair]) -> RewardMo
     if not math.isfinite(float((mean + deviation).sum())):
         raise TrainingError("the reward model's scores are not finite; lower its learning_rate")
     scores = ((read.raw - mean.unsqueeze(1)) / deviation.unsqueeze(1)).mean(dim=0)
-    Critic.fitted(read.states, scores[read.answers], read.answers).save(stage.path / CRITIC)
+    asked = read.questions[read.answers]
+    Critic.fitted(read.states, scores[read.answers], asked).save(stage.path / CRITIC)
     Novelty.fitted(read.last, read.questions).save(stage.path / NOVELTY)
     replace(scale, means=tuple(mean.tolist()), deviations=tuple(deviation.tolist())).write(
         stage.path

@@ -121,7 +121,8 @@ class Votes:
         mask = self.groups.answer_mask.bool()
         numbers = torch.arange(len(mask)).unsqueeze(1).expand(mask.shape)[mask]
         scores = proxy.judge(self.groups).scores.mean(dim=0)
-        return Critic.fitted(self.states[:, :-1][mask], scores[numbers], numbers)
+        asked = numbers // (len(mask) // len(PROMPTS))
+        return Critic.fitted(self.states[:, :-1][mask], scores[numbers], asked)
 
 
 @torch.no_grad()

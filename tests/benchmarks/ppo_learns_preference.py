@@ -37,7 +37,9 @@ STAGES = ("snapshot", "sft", "reward_model", "ppo")
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done. `each` answers a held-out question are judged."""
+    """How much is done. `pairs` are voted on, alike many of each question, as many questions as
+    there are or fewer; `each` answers a held-out question are judged; `at_once` rows go through
+    the policy together in training."""
 
     train: int
     exam: int
@@ -52,24 +54,26 @@ class Scale:
     lora: LoraPlan = field(default_factory=LoraPlan)
     learning_rate: float = PpoPlan().learning_rate
     minibatch: int = PpoPlan().minibatch_size
+    at_once: int = 2
 
 
 SCALES = {
-    "full": Scale(170, 40, 400, 24, 48, 4, 48, 256, SftPlan(epochs=2), RewardPlan()),
+    "full": Scale(170, 40, 1360, 24, 48, 4, 48, 256, SftPlan(epochs=2), RewardPlan(), at_once=8),
     # Sizes with which two slow cores are through in two hours.
     "medium": Scale(
         train=170,
         exam=40,
-        pairs=400,
+        pairs=1360,
         batches=8,
         batch=32,
         each=4,
         answer_tokens=40,
         prompt_tokens=192,
         sft=SftPlan(epochs=1, learning_rate=1e-3, watched_questions=0),
-        reward=RewardPlan(epochs=2, learning_rate=3e-4),
+        reward=RewardPlan(epochs=1, learning_rate=3e-4),
         learning_rate=3e-4,
         minibatch=8,
+        at_once=8,
     ),
     "small": Scale(
         train=96,
@@ -135,6 +139,7 @@ class Preference:
             threads=threads,
             max_prompt_tokens=scale.prompt_tokens,
             max_answer_tokens=scale.answer_tokens,
+            micro_batch_size=scale.at_once,
             lora=scale.lora,
             sft=scale.sft,
             reward_model=scale.reward,
@@ -170,8 +175,10 @@ class Preference:
         """Freeze simulated votes on pairs of the SFT policy's answers."""
         asked = [item for item in self.questions if item.prompt.split != "exam"]
         order = random.Random(self.plan.seed).sample(asked, len(asked))
-        voted = [order[at % len(order)] for at in range(self.scale.pairs)]
-        answers = self._sample(self.sft, voted, 2, VOTE_TEMPERATURE, seed=0)
+        order = order[: self.scale.pairs]
+        each = self.scale.pairs // len(order)
+        answers = self._sample(self.sft, order, 2 * each, VOTE_TEMPERATURE, seed=0)
+        voted = [item for item in order for _ in range(each)]
         freeze(
             self.before.stage_path("snapshot"),
             self.questions,

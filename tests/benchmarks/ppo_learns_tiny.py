@@ -45,6 +45,8 @@ PPO = PpoPlan(
     answers_per_prompt=4,
     minibatch_size=16,
     learning_rate=3e-3,
+    # No stage before has fitted the critic; it begins at 0.
+    critic_learning_rate=1e-3,
     early_stop_kl=0.3,
     temperature=1.0,
     # What is asked is whether the reward is climbed; nothing holds the policy back.
