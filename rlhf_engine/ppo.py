@@ -158,26 +158,26 @@ class Ppo:
         figures = ppo_metrics.means(seen)
         if number < self.ppo.critic_warmup_batches:
             return figures
-        seen = self._policy_steps(number, minibatches, shares)
-        return figures | ppo_metrics.means(seen) | {"policy/steps": float(len(seen))}
+        return figures | self._policy_steps(number, minibatches, shares)
 
     def _policy_steps(
         self, number: int, minibatches: list[Minibatch], shares: list[list[float]]
-    ) -> list[dict[str, float]]:
-        """What each step measured; none follows once a minibatch shows the policy too far from
-        the one that drew the answers."""
+    ) -> dict[str, float]:
+        """Means of what the steps measured, or what forbade the first one: no step follows once a
+        minibatch shows the policy too far from the one that drew the answers."""
         seen: list[dict[str, float]] = []
-        for epoch in range(self.ppo.epochs):
-            for at in self._order(number, "policy", epoch, len(minibatches)):
-                self._stop_if_asked()
-                measured = self._policy_gradient(minibatches[at], shares[at])
-                if number == self.ppo.critic_warmup_batches and not seen:
-                    self._check_first_step(measured, minibatches[at])
-                if measured["policy/approx_kl"] > self.ppo.early_stop_kl:
-                    return seen
-                self._take_step("policy", self.optimizer)
-                seen.append(measured)
-        return seen
+        refused: list[dict[str, float]] = []
+        for at in self._policy_order(number, len(minibatches)):
+            self._stop_if_asked()
+            measured = self._policy_gradient(minibatches[at], shares[at])
+            if number == self.ppo.critic_warmup_batches and not seen:
+                self._check_first_step(measured, minibatches[at])
+            if measured["policy/approx_kl"] > self.ppo.early_stop_kl:
+                refused.append(measured)
+                break
+            self._take_step("policy", self.optimizer)
+            seen.append(measured)
+        return ppo_metrics.means(seen or refused) | {"policy/steps": float(len(seen))}
 
     def _set_learning_rate(self, number: int) -> None:
         """Linear from the plan's rate in the first batch towards 0 after the last: the noise of
@@ -186,6 +186,14 @@ class Ppo:
         left = 1 - number / self.ppo.rollout_batches if decayed else 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = self.ppo.learning_rate * left
+
+    def _policy_order(self, number: int, count: int) -> list[int]:
+        """The minibatches of all epochs, each epoch in an order of its own."""
+        return [
+            at
+            for epoch in range(self.ppo.epochs)
+            for at in self._order(number, "policy", epoch, count)
+        ]
 
     def _order(self, number: int, what: str, epoch: int, count: int) -> list[int]:
         order = list(range(count))

@@ -14,6 +14,7 @@ from rlhf_engine.backbone import AnswerGroups, Backbone
 from rlhf_engine.critic import Critic
 from rlhf_engine.plan import LoraPlan
 from rlhf_engine.ppo import Ppo
+from rlhf_engine.ppo_metrics import STEP_KEYS
 from rlhf_engine.reward_model import Judgement
 from tests.rlhf_engine.ppo_runs import bare_ppo, batches, policy_bytes, rollouts_of
 from tests.tiny import tiny_base
@@ -97,6 +98,22 @@ def test_a_policy_far_from_the_answers_takes_no_further_step_on_them(
     [row] = batches(ppo)
     assert len(taken) == row["policy/steps"] == len(apart) - 1
     assert row["policy/approx_kl"] == pytest.approx(sum(apart[:-1]) / len(taken))
+
+
+def test_a_batch_without_a_step_says_what_forbade_it(base: Path, tmp_path: Path) -> None:
+    ppo = bare_ppo(tmp_path / "run", base, **FOUR_STEPS)
+    step = ppo._policy_gradient
+
+    def far_off(*arguments: Any) -> dict[str, float]:
+        return step(*arguments) | {"policy/approx_kl": 200.0}
+
+    ppo._policy_gradient = far_off  # type: ignore[method-assign]
+    before = policy_bytes(ppo)
+    ppo.run()
+    [row] = batches(ppo)
+    assert (row["policy/steps"], row["policy/approx_kl"]) == (0, 200)
+    assert set(STEP_KEYS) <= set(row)
+    assert policy_bytes(ppo) == before
 
 
 def test_a_run_that_ends_epochs_early_resumes_as_if_never_stopped(
