@@ -31,7 +31,7 @@ from rlhf_engine.files import write_json
 from rlhf_engine.novelty import Novelty
 from rlhf_engine.plan import RunPlan
 from rlhf_engine.records import Prompt
-from rlhf_engine.render import answer_ids, prompt_ids
+from rlhf_engine.written import AT_ONCE, written_answers
 
 SCALE = "scale.json"
 CRITIC = "critic.safetensors"
@@ -139,34 +139,35 @@ class RewardModel:
         prompts: Sequence[Prompt],
         answers: Sequence[str],
         plan: RunPlan,
-        batch_size: int = 8,
+        at_once: int = AT_ONCE,
         on_done: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Scores [k, b] of n g written answers to n prompts, rendered as everywhere.
 
-        `batch_size` is how many answers go through the model together (at least one
-        prompt's); `on_done` hears how many prompts of how many are done.
+        `at_once` is how many answers go through the model together; `on_done` hears how many of
+        how many are scored.
         """
-        found, g = [], len(answers) // max(1, len(prompts))
-        step = max(1, batch_size // max(1, g))
-        for start in range(0, len(prompts), step):
-            part, own = slice(start, start + step), slice(start * g, (start + step) * g)
-            groups = text_groups(self.backbone, prompts[part], answers[own], plan)
-            found.append(self.scores(groups).cpu())
+        g = len(answers) // max(1, len(prompts))
+        asked = [prompt for prompt in prompts for _ in range(g)]
+        found = torch.zeros(len(self.mean), len(answers))
+        done = 0
+        for groups, places in written_answers(self.backbone, asked, answers, plan, at_once):
+            for score, own in zip(self.scores(groups).cpu().T, places, strict=True):
+                found[:, own] = score.unsqueeze(1)
+            done += sum(map(len, places))
             if on_done is not None:
-                on_done(min(start + step, len(prompts)), len(prompts))
-        return torch.cat(found, dim=1) if found else torch.zeros(len(self.mean), 0)
+                on_done(done, len(answers))
+        return found
 
     def score_texts(
         self,
         prompts: Sequence[Prompt],
         answers: Sequence[str],
         plan: RunPlan,
-        batch_size: int = 8,
         on_done: Callable[[int, int], None] | None = None,
     ) -> list[float]:
         """Mean over the heads of `text_scores`, one number an answer."""
-        scores = self.text_scores(prompts, answers, plan, batch_size, on_done)
+        scores = self.text_scores(prompts, answers, plan, on_done=on_done)
         return [float(score) for score in scores.mean(dim=0)]
 
     def log_odds(self, chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -190,14 +191,3 @@ def read_heads(hidden: Tensor, lengths: Tensor, heads: Tensor) -> Tensor:
 def last_states(hidden: Tensor, lengths: Tensor) -> Tensor:
     """States [b, h] after each answer's last token, of hidden states [b, t + 1, h]."""
     return hidden[torch.arange(len(hidden), device=hidden.device), lengths]
-
-
-def text_groups(
-    backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence[str], plan: RunPlan
-) -> AnswerGroups:
-    """Prompts with their written answers, ready to be scored."""
-    tokenizer = backbone.tokenizer
-    return backbone.group(
-        [prompt_ids(tokenizer, prompt, plan.max_prompt_tokens) for prompt in prompts],
-        [answer_ids(tokenizer, answer, plan.max_answer_tokens) for answer in answers],
-    )

@@ -29,12 +29,12 @@ from rlhf_engine.reward_model import (
     RewardModel,
     Scale,
     last_states,
-    text_groups,
 )
 from rlhf_engine.reward_report import measure
 from rlhf_engine.reward_training import train_heads
 from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.stage import Stage
+from rlhf_engine.written import written_answers
 
 MOST_SCALED_PAIRS = 500
 """Pairs whose answers set the scale of the scores: those from thumbs, then the newest votes."""
@@ -95,9 +95,9 @@ def _scaled(stage: Stage, backbone: Backbone, pairs: Sequence[Pair]) -> RewardMo
 
 
 class _Read(NamedTuple):
-    """Raw scores [k, a] of a answers, the states [a, h] that they are read in, and the number of
-    each one's question [a]; states [n, h] before their tokens, as many as are kept, and each
-    token's answer's number [n]."""
+    """Raw scores [k, a] of a different answers, the states [a, h] that they are read in, and the
+    number of each one's question [a]; states [n, h] before their tokens, as many as are kept, and
+    each token's answer's number [n]."""
 
     raw: Tensor
     last: Tensor
@@ -109,29 +109,34 @@ class _Read(NamedTuple):
 def _read_answers(model: RewardModel, pairs: Sequence[Pair], stage: Stage) -> _Read:
     """Read the answers of the last pairs: those from thumbs, then the newest votes."""
     newest = list(reversed(pairs))[:MOST_SCALED_PAIRS]
-    known: dict[str, int] = {}
-    questions = [known.setdefault(pair.prompt.question, len(known)) for pair in newest]
+    numbers: dict[str, int] = {}
+    asked = [pair.prompt for pair in newest for _ in range(2)]
+    texts = [text for pair in newest for text in (pair.chosen, pair.rejected)]
     scores: list[Tensor] = []
     last: list[Tensor] = []
+    questions: list[int] = []
     states: list[Tensor] = []
-    numbers: list[Tensor] = []
-    for start in range(0, len(newest), 4):
-        part = newest[start : start + 4]
-        texts = [text for pair in part for text in (pair.chosen, pair.rejected)]
-        groups = text_groups(model.backbone, [pair.prompt for pair in part], texts, stage.plan)
-        score, state = model.read(groups)
-        scores.append(score.cpu())
-        last.append(last_states(state, groups.lengths).cpu())
-        if sum(map(len, numbers)) < MOST_CRITIC_TOKENS:
-            kept = groups.answer_mask.bool()
-            states.append(state[:, :-1][kept].cpu())
-            row = torch.arange(2 * start, 2 * start + len(texts)).unsqueeze(1).expand(kept.shape)
-            numbers.append(row[kept.cpu()])
-        stage.tell(start + len(part), len(newest), "scaling the scores")
+    answers: list[Tensor] = []
+    done = 0
+    for groups, places in written_answers(model.backbone, asked, texts, stage.plan):
+        score, state = (each.cpu() for each in model.read(groups))
+        lengths, mask = groups.lengths.cpu(), groups.answer_mask.bool().cpu()
+        real = [row for row, own in enumerate(places) if own]
+        first = len(questions)
+        questions += [
+            numbers.setdefault(asked[places[row][0]].question, len(numbers)) for row in real
+        ]
+        scores.append(score[:, real])
+        last.append(last_states(state, lengths)[real])
+        if sum(map(len, answers)) < MOST_CRITIC_TOKENS:
+            states += [state[row, :-1][mask[row]] for row in real]
+            answers += [torch.full((int(lengths[row]),), first + at) for at, row in enumerate(real)]
+        done += sum(map(len, places))
+        stage.tell(done, len(texts), "scaling the scores")
     return _Read(
         torch.cat(scores, dim=1),
         torch.cat(last),
-        torch.tensor(questions).repeat_interleave(2),
+        torch.tensor(questions),
         torch.cat(states),
-        torch.cat(numbers),
+        torch.cat(answers),
     )

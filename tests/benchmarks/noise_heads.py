@@ -18,8 +18,9 @@ from rlhf_engine.generation import limited_threads
 from rlhf_engine.plan import RewardPlan
 from rlhf_engine.preferences import gather_pairs
 from rlhf_engine.reward_math import bootstrap_weights
-from rlhf_engine.reward_model import last_states, text_groups
+from rlhf_engine.reward_model import last_states
 from rlhf_engine.votes import prompt_key
+from rlhf_engine.written import written_answers
 from tests.benchmarks.reward_bench import Votes, plan_of
 from tests.benchmarks.seed_interval import seed_interval
 
@@ -99,15 +100,13 @@ def _about(prompt: Prompt) -> object:
 def _read(options: argparse.Namespace, votes: Sequence[Comparison]) -> dict[Key, Tensor]:
     """The state [h] in which each answer's score is read."""
     plan = plan_of(options, 17)
-    asked: dict[object, tuple[Comparison, dict[str, None]]] = {}
-    for vote in votes:
-        _, texts = asked.setdefault(_about(vote.prompt), (vote, {}))
-        texts |= dict.fromkeys((vote.answer_a, vote.answer_b))
+    asked = [(vote.prompt, text) for vote in votes for text in (vote.answer_a, vote.answer_b)]
+    prompts, texts = [prompt for prompt, _ in asked], [text for _, text in asked]
     found: dict[Key, Tensor] = {}
     with limited_threads(plan.threads):
         backbone = Backbone.load(Path(plan.base), plan.dtype)
-        for key, (vote, texts) in asked.items():
-            groups = text_groups(backbone, [vote.prompt], list(texts), plan)
+        for groups, places in written_answers(backbone, prompts, texts, plan):
             states = last_states(backbone.states(groups), groups.lengths).float()
-            found |= {(key, text): state for text, state in zip(texts, states, strict=True)}
+            for state, own in zip(states, places, strict=True):
+                found |= {(_about(asked[at][0]), asked[at][1]): state for at in own}
     return found

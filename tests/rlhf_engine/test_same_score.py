@@ -108,8 +108,8 @@ def test_a_text_gets_the_same_score_on_every_path(trained: RunFolder) -> None:
     )
     for scores in (
         (trainer_scores(trained, model) - model.mean) / model.deviation,
-        model.text_scores(prompts, answers, plan, batch_size=32),
-        model.text_scores(each, answers, plan, batch_size=1),
+        model.text_scores(prompts, answers, plan, at_once=32),
+        model.text_scores(each, answers, plan, at_once=1),
         as_rollout,
     ):
         torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
