@@ -31,9 +31,6 @@ from rlhf_engine.snapshot import Snapshot
 from rlhf_engine.stage import Stage
 from rlhf_engine.statistics import Interval, mean_interval, win_interval
 
-SCORED_AT_ONCE = 8
-
-
 KL_ROWS = 8
 """Answers compared with the SFT policy at once."""
 
@@ -88,13 +85,9 @@ def score_answers(
     `on_done` hears how many are scored.
     """
     model = RewardModel(Backbone.load(Path(plan.base), dtype), reward_model)
-    scores: list[float] = []
-    for start in range(0, len(prompts), SCORED_AT_ONCE):
-        part = slice(start, start + SCORED_AT_ONCE)
-        scores += model.score_texts(prompts[part], answers[part], plan)
-        if on_done is not None:
-            on_done(len(scores))
-    return scores
+    return model.score_texts(
+        prompts, answers, plan, lambda done, _: on_done(done) if on_done else None
+    )
 
 
 def _players(stage: Stage) -> tuple[Player, Player]:

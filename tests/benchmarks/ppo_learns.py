@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from rlhf_engine import fetch_base
 from rlhf_engine.generation import limited_threads
@@ -83,14 +84,12 @@ def prefer(folder: Path, arguments: argparse.Namespace) -> list[Arms]:
 def print_preference(arms: Sequence[Arms]) -> bool:
     """Win rates of PPO and best-of-n; whether PPO's controlled ones lie above one half with
     their whole intervals."""
-    print(f"{'':12} {'seed':>4} {'tokens':>8} {'score':>6} {'KL':>6}  of the last batch")
+    print(f"{'':12} {'seed':>4} {'tokens':>8} {'KL':>6} {'score':>6}  by the reward model")
     for each in arms:
-        for name, tokens in each.tokens.items():
-            figures = each.figures[name]
-            print(
-                f"{name:12} {each.seed:4} {tokens:8} {figures['objective/score_last']:6.2f} "
-                f"{figures['objective/kl_last']:6.2f}"
-            )
+        for name, scores in each.scores.items():
+            kl = f"{each.figures[name]['objective/kl_last']:.2f}" if name == "ppo" else ""
+            tokens = each.tokens.get(name, "")
+            print(f"{name:12} {each.seed:4} {tokens:>8} {kl:>6} {fmean(scores):6.2f}")
     print(f"\n{'hidden preference':22} {'win rate':>22} {'at equal length':>22} longer by words")
     met = []
     for one, other in (("ppo", "sft"), ("best_of_n", "sft"), ("ppo", "best_of_n")):

@@ -11,7 +11,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from rlhf_engine import (
     SamplingSettings,
     freeze,
     sample_answers,
+    score_answers,
     train,
 )
 from rlhf_engine.plan import EvaluationPlan, LoraPlan, PpoPlan, RewardPlan, RunPlan, SftPlan
@@ -105,11 +106,13 @@ SCALES = {
 
 @dataclass(frozen=True, slots=True)
 class Arms:
-    """Each policy's answers to the held-out questions, and the tokens it generated to learn."""
+    """Each policy's answers to the held-out questions with their scores by the reward model, and
+    the tokens it generated to learn."""
 
     seed: int
     questions: Sequence[Demonstration]
     answers: dict[str, list[str]]
+    scores: dict[str, list[float]]
     tokens: dict[str, int]
     figures: dict[str, dict[str, Any]]
 
@@ -200,10 +203,12 @@ class Preference:
             "best_of_n": best.candidate_path,
         }
         reports = {run.plan().ppo.algorithm: run.report("ppo") for run in (ppo, best)}
+        answers = self._judged(seed, judged, policies)
         return Arms(
             seed,
             judged,
-            self._judged(seed, judged, policies),
+            answers,
+            self._scored(seed, judged, answers),
             {"ppo": tokens, "best_of_n": _tokens(best)},
             {name: report.figures for name, report in reports.items() if report is not None},
         )
@@ -212,18 +217,40 @@ class Preference:
         self, seed: int, questions: Sequence[Demonstration], policies: dict[str, Path]
     ) -> dict[str, list[str]]:
         """Each policy's answers to the held-out questions, drawn from the same seeds."""
-        kept = self.folder / f"judged-{seed}.json"
-        if not kept.exists():
-            drawn = {
+
+        def drawn() -> dict[str, list[str]]:
+            found = {
                 name: self._sample(
                     adapter, questions, self.scale.each, JUDGED_TEMPERATURE, 10**6 + seed
                 )
                 for name, adapter in policies.items()
             }
-            texts = {name: [answer.text for answer in found] for name, found in drawn.items()}
-            kept.write_text(json.dumps(texts), encoding="utf-8")
-        found: dict[str, list[str]] = json.loads(kept.read_text(encoding="utf-8"))
-        return found
+            return {name: [answer.text for answer in every] for name, every in found.items()}
+
+        return self._once(f"judged-{seed}.json", drawn)
+
+    def _scored(
+        self, seed: int, questions: Sequence[Demonstration], answers: dict[str, list[str]]
+    ) -> dict[str, list[float]]:
+        """What the reward model, which PPO climbs, says of the judged answers."""
+        prompts = [item.prompt for item in questions for _ in range(self.scale.each)]
+        folder = self.before.stage_path("reward_model")
+
+        def scores() -> dict[str, list[float]]:
+            return {
+                name: score_answers(self.plan, folder, self.dtype, prompts, texts)
+                for name, texts in answers.items()
+            }
+
+        return self._once(f"scores-{seed}.json", scores)
+
+    def _once(self, name: str, found: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `found` finds, or found before: the file keeps it."""
+        kept = self.folder / name
+        if not kept.exists():
+            kept.write_text(json.dumps(found()), encoding="utf-8")
+        read: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return read
 
     def _tuned(self, algorithm: str, seed: int, batches: int) -> RunFolder:
         ppo = replace(
