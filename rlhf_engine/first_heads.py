@@ -84,7 +84,7 @@ def read_differences(
     chosen, rejected = (torch.cat(side) for side in zip(*sides, strict=True))
     joined = {name: torch.cat(values) for name, values in labels.items()}
     pairs = Differences(
-        (every[chosen] - every[rejected]) / scale,
+        levelled((every[chosen] - every[rejected]) / scale, every.mean(dim=0) / scale),
         joined["target"],
         joined["margin"],
         joined["weights"].T,
@@ -97,6 +97,16 @@ def scale_of(states: Tensor) -> Tensor:
     """What to divide states [a, h] by, [h], so that they have deviation 1 in every direction and,
     on average, length one."""
     return states.std(dim=0).clamp(min=1e-6) * math.sqrt(states.shape[1])
+
+
+def levelled(differences: Tensor, typical: Tensor) -> Tensor:
+    """Differences [b, h] without what lies along the typical state [h], both standardised.
+
+    Heads fitted to the rest score the typical answer 0. Differences leave the level of the scores
+    open, and it may lie several deviations off; the adapter would first have to learn that away.
+    """
+    along = typical / typical.square().sum().sqrt().clamp(min=1e-6)
+    return differences - (differences @ along).unsqueeze(1) * along
 
 
 def first_heads(

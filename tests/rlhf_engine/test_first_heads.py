@@ -4,12 +4,13 @@ watched on the way is kept where it was best."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from rlhf_engine.backbone import SCORE_KEY, Backbone, read_adapter
-from rlhf_engine.first_heads import FOLDS, Differences, first_heads, read_differences
+from rlhf_engine.first_heads import FOLDS, Differences, first_heads, levelled, read_differences
 from rlhf_engine.pair_rows import tokenised
 from rlhf_engine.plan import RewardPlan
 from rlhf_engine.preferences import gather_pairs
@@ -111,11 +112,40 @@ def test_an_answer_has_the_state_that_the_scores_are_read_in(base: Path, tmp_pat
     found, scale = read_differences(backbone, rows, lambda *at: heard.append(at))
     assert heard[-1] == (len(rows), len(rows))
     assert found.states.shape == (6, backbone.width)
-    answers = backbone.group([rows[0]["prompt_ids"]], rows[0]["answers"])
-    states = backbone.states(answers)[torch.arange(len(answers.lengths)), answers.lengths]
+    states = torch.cat([states_of(backbone, row) for row in rows])
     pair = rows[0]["pairs"][0]
     apart = (states[pair["chosen"]] - states[pair["rejected"]]) / scale
-    torch.testing.assert_close(found.states[0], apart.detach(), atol=1e-4, rtol=1e-4)
+    expected = levelled(apart.unsqueeze(0), states.mean(dim=0) / scale)
+    torch.testing.assert_close(found.states[:1], expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def states_of(backbone: Backbone, row: dict[str, Any]) -> torch.Tensor:
+    """The states of a row's answers, read one prompt at a time."""
+    answers = backbone.group([row["prompt_ids"]], row["answers"])
+    return backbone.states(answers)[torch.arange(len(answers.lengths)), answers.lengths]
+
+
+def test_the_first_heads_score_the_typical_answer_0(base: Path, tmp_path: Path) -> None:
+    """Differences alone leave the level open: here it would lie far from 0."""
+    stage = reward_stage(tmp_path, base)
+    backbone = Backbone.load(base)
+    pairs = gather_pairs(several(10, 3), [], stage.plan.reward_model).pairs
+    rows, _ = tokenised(backbone.tokenizer, pairs, stage.plan, torch.ones(2, len(pairs)))
+    found = first_heads(*read_differences(backbone, rows, lambda *_: None))
+    assert found is not None
+    scores = torch.cat([states_of(backbone, row) for row in rows]) @ found.heads.T
+    assert scores.std(dim=0).min() > 0.1
+    assert scores.mean(dim=0).abs().max() < 0.01
+    assert found.accuracy > 0.9
+
+
+def test_nothing_but_the_level_is_taken_off() -> None:
+    typical = torch.tensor([0.0, 3.0, 4.0])
+    differences = torch.tensor([[1.0, 0.6, 0.8], [2.0, -0.8, 0.6], [0.0, 0.0, 0.0]])
+    expected = torch.tensor([[1.0, 0.0, 0.0], [2.0, -0.8, 0.6], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(levelled(differences, typical), expected)
+    torch.testing.assert_close(levelled(differences, torch.zeros(3)), differences)
 
 
 def several(questions: int, pairs: int) -> list[Comparison]:
