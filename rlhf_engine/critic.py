@@ -9,7 +9,9 @@ Legend: n tokens of all answers, b batch, t answer tokens, h hidden width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -50,9 +52,10 @@ class Critic(nn.Module):
         a penalty with which nothing is known of other questions."""
         mean, deviation = states.mean(dim=0), states.std(dim=0).clamp(min=1e-6)
         standard = (states - mean) / deviation
-        folds = questions % FOLDS
-        best = min(RIDGES, key=lambda ridge: _error(standard, targets, folds, ridge))
-        weight, bias = _ridge(standard, targets, best)
+        numbers = questions % FOLDS
+        folds = [numbers == fold for fold in sorted(set(numbers.tolist()))]
+        best = _best_ridge([(standard[fold], targets[fold]) for fold in folds])
+        weight, bias = _Sums.of(standard, targets).solved(best)
         return cls(mean, deviation, weight, bias)
 
     def save(self, path: Path) -> None:
@@ -67,22 +70,50 @@ class Critic(nn.Module):
         return cls(**load_file(str(path)))
 
 
-def _ridge(states: Tensor, targets: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """Least squares of centred targets with a squared penalty on the weights."""
-    bias = targets.mean()
-    gram = states.T @ states + ridge * torch.eye(states.shape[1])
-    return torch.linalg.solve(gram, states.T @ (targets - bias)), bias
+class _Sums(NamedTuple):
+    """What least squares needs to know of states [n, h] and targets [n]: sums over the tokens, so
+    that a fold is taken out of the whole without reading the rest again."""
+
+    products: Tensor
+    with_targets: Tensor
+    states: Tensor
+    targets: Tensor
+    tokens: Tensor
+
+    @classmethod
+    def of(cls, states: Tensor, targets: Tensor) -> _Sums:
+        return cls(
+            states.T @ states,
+            states.T @ targets,
+            states.sum(dim=0),
+            targets.sum(),
+            torch.tensor(float(len(targets))),
+        )
+
+    def without(self, other: _Sums) -> _Sums:
+        return _Sums(*(all_ - own for all_, own in zip(self, other, strict=True)))
+
+    def solved(self, ridge: float) -> tuple[Tensor, Tensor]:
+        """Least squares of centred targets with a squared penalty on the weights."""
+        bias = self.targets / self.tokens.clamp(min=1)
+        penalised = self.products + ridge * torch.eye(len(self.states))
+        return torch.linalg.solve(penalised, self.with_targets - bias * self.states), bias
 
 
-def _error(states: Tensor, targets: Tensor, folds: Tensor, ridge: float) -> float:
-    """Squared error over the tokens of each fold, of a fit without it; where all questions are
-    in one fold, the largest penalty is chosen."""
-    present = sorted(set(folds.tolist()))
-    if len(present) < 2:
-        return -ridge
-    squares = torch.zeros(())
-    for fold in present:
-        unseen = folds == fold
-        weight, bias = _ridge(states[~unseen], targets[~unseen], ridge)
-        squares += ((states[unseen] @ weight + bias - targets[unseen]) ** 2).sum()
-    return float(squares)
+def _best_ridge(folds: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """The penalty whose fits without a fold's states and targets forecast them best; the largest
+    one where there is one fold alone."""
+    if len(folds) < 2:
+        return max(RIDGES)
+    parts = [_Sums.of(*fold) for fold in folds]
+    whole = _Sums.of(*(torch.cat(each) for each in zip(*folds, strict=True)))
+    rests = [whole.without(part) for part in parts]
+
+    def error(ridge: float) -> float:
+        squares = torch.zeros(())
+        for rest, (states, targets) in zip(rests, folds, strict=True):
+            weight, bias = rest.solved(ridge)
+            squares += ((states @ weight + bias - targets) ** 2).sum()
+        return float(squares)
+
+    return min(RIDGES, key=error)
