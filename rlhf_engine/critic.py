@@ -54,8 +54,9 @@ class Critic(nn.Module):
         standard = (states - mean) / deviation
         numbers = questions % FOLDS
         folds = [numbers == fold for fold in sorted(set(numbers.tolist()))]
-        best = _best_ridge([(standard[fold], targets[fold]) for fold in folds])
-        weight, bias = _Sums.of(standard, targets).solved(best)
+        whole = _Sums.of(standard, targets)
+        best = _best_ridge(whole, [(standard[fold], targets[fold]) for fold in folds])
+        weight, bias = whole.solved(best)
         return cls(mean, deviation, weight, bias)
 
     def save(self, path: Path) -> None:
@@ -100,14 +101,12 @@ class _Sums(NamedTuple):
         return torch.linalg.solve(penalised, self.with_targets - bias * self.states), bias
 
 
-def _best_ridge(folds: Sequence[tuple[Tensor, Tensor]]) -> float:
+def _best_ridge(whole: _Sums, folds: Sequence[tuple[Tensor, Tensor]]) -> float:
     """The penalty whose fits without a fold's states and targets forecast them best; the largest
     one where there is one fold alone."""
     if len(folds) < 2:
         return max(RIDGES)
-    parts = [_Sums.of(*fold) for fold in folds]
-    whole = _Sums.of(*(torch.cat(each) for each in zip(*folds, strict=True)))
-    rests = [whole.without(part) for part in parts]
+    rests = [whole.without(_Sums.of(*fold)) for fold in folds]
 
     def error(ridge: float) -> float:
         squares = torch.zeros(())

@@ -41,11 +41,14 @@ def written_answers(
     """Answers, each with its prompt, rendered as everywhere and in the order of their prompts'
     first; at most `at_once` together."""
     tokenizer = backbone.tokenizer
+    rendered = {
+        prompt: tuple(prompt_ids(tokenizer, prompt, plan.max_prompt_tokens))
+        for prompt in dict.fromkeys(prompts)
+    }
     known: dict[Ids, dict[Ids, Places]] = {}
     for at, (prompt, text) in enumerate(zip(prompts, answers, strict=True)):
-        asked = tuple(prompt_ids(tokenizer, prompt, plan.max_prompt_tokens))
         answered = tuple(answer_ids(tokenizer, text, plan.max_answer_tokens))
-        known.setdefault(asked, {}).setdefault(answered, []).append(at)
+        known.setdefault(rendered[prompt], {}).setdefault(answered, []).append(at)
     waiting: list[tuple[Ids, list[tuple[Ids, Places]]]] = []
     for asked, found in known.items():
         rows = list(found.items())
