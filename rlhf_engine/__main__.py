@@ -9,11 +9,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from rlhf_engine.errors import Cancelled, EngineError
 from rlhf_engine.own_gpu import see_one_gpu
 from rlhf_engine.run_folder import Progress, RunFolder
+
+PLAIN_LINE_EVERY_S = 10.0
+"""How often progress prints a line where stderr is no terminal."""
 
 
 def main() -> int:
@@ -33,7 +37,8 @@ def main() -> int:
         see_one_gpu(os.environ)
         from rlhf_engine.pipeline import train
 
-        verdict = train(arguments.run_dir, on_progress=_show, until=arguments.until)
+        with closing(_Shown()) as shown:
+            verdict = train(arguments.run_dir, on_progress=shown, until=arguments.until)
     except Cancelled as error:
         sys.stderr.write(f"{error}\n")
         return 75
@@ -46,9 +51,28 @@ def main() -> int:
     return 0 if verdict.passed else 4
 
 
-def _show(progress: Progress) -> None:
-    left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
-    sys.stderr.write(f"{progress.stage}: {progress.note} {progress.step}/{progress.total}{left}\n")
+class _Shown:
+    """Progress on stderr: on a terminal one line that changes, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._part, self._shown, self._open = "", 0.0, False
+
+    def __call__(self, progress: Progress) -> None:
+        part = f"{progress.stage}: {progress.note}"
+        left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+        line = f"{part} {progress.step}/{progress.total}{left}"
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+            self._open = True
+        elif part != self._part or progress.at - self._shown >= PLAIN_LINE_EVERY_S:
+            sys.stderr.write(f"{line}\n")
+            self._part, self._shown = part, progress.at
+
+    def close(self) -> None:
+        """End the line that changes: what follows has one of its own."""
+        if self._open:
+            sys.stderr.write("\n")
 
 
 if __name__ == "__main__":

@@ -98,14 +98,18 @@ def group_answers(
     return AnswerGroups(*(each.to(device) for each in (left, left_mask, right, right_mask)))
 
 
-def read_answers(model: Any, groups: AnswerGroups, *, head: bool) -> Any:
-    """Run a causal LM (its trunk alone without `head`) over prompts and answers.
+def read_answers(model: Any, groups: AnswerGroups, *, head: bool, layers: int | None = None) -> Any:
+    """Run a causal LM (its trunk alone without `head`, of that the first `layers`) over prompts
+    and answers.
 
     The prompts go through the trunk once; their key-value cache is repeated g times, and the
     answers go on from it, each from its prompt's last token. Position i of the output, of
     [b, t] with the head and [b, t + 1] without, has read the prompt and i answer tokens.
     Gradients flow through the cache.
     """
+    if layers is not None:
+        with _first_layers(model.base_model, layers):
+            return read_answers(model, groups, head=head)
     g, ends = groups.size, -1 if head else None
     ids = torch.cat([groups.prompts[:, -1:].repeat_interleave(g, 0), groups.answers], dim=1)
     mask = torch.cat([groups.prompt_mask.repeat_interleave(g, 0), groups.answer_mask], dim=1)
@@ -130,6 +134,33 @@ def read_answers(model: Any, groups: AnswerGroups, *, head: bool) -> Any:
         past_key_values=cache,
         use_cache=True,
     )
+
+
+@contextmanager
+def _first_layers(trunk: Any, count: int) -> Iterator[None]:
+    """The trunk without its layers after the first `count`: its last norm follows on those."""
+    parent, name = _place_of_layers(trunk)
+    whole = getattr(parent, name)
+    setattr(parent, name, whole[:count])
+    try:
+        yield
+    finally:
+        setattr(parent, name, whole)
+
+
+def _place_of_layers(trunk: Any) -> tuple[Any, str]:
+    """The module that holds the trunk's list of layers, and what the list is called there."""
+    count = layer_count(trunk)
+    for parent in trunk.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, torch.nn.ModuleList) and len(child) == count:
+                return parent, name
+    raise BasePolicyError(f"{type(trunk).__name__} keeps its {count} layers in no list")
+
+
+def layer_count(model: Any) -> int:
+    """How many layers a causal LM or its trunk has."""
+    return int(model.config.get_text_config().num_hidden_layers)
 
 
 class Backbone:
@@ -173,9 +204,10 @@ class Backbone:
         """Hidden width h."""
         return int(self.model.config.get_text_config().hidden_size)
 
-    def new_adapter(self, name: str, lora: LoraPlan) -> None:
-        """Add a fresh adapter, frozen, that changes nothing yet (its B matrices are zero)."""
-        self._add(name, lora_config(self.model, lora))
+    def new_adapter(self, name: str, lora: LoraPlan, layers: int | None = None) -> None:
+        """Add a fresh adapter of the first `layers` layers, frozen, that changes nothing yet (its
+        B matrices are zero)."""
+        self._add(name, lora_config(self.model, lora, layers))
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Add a stored adapter under `name`, frozen. PolicyVersionError if it does not fit."""
@@ -199,6 +231,15 @@ class Backbone:
                 f"adapter {name} does not fit the base policy: {wrong}; "
                 "it was trained on another base"
             )
+
+    @torch.no_grad()
+    def copy_into_adapter(self, name: str, weights: dict[str, Tensor]) -> None:
+        """Give an adapter those of a stored one's weights of the same shape that it has a place
+        for; what else it has stays as it is."""
+        for key, parameter in self.model.named_parameters():
+            stored = weights.get(f"base_model.model.{key.replace(f'.{name}.', '.')}")
+            if f".{name}." in key and stored is not None and stored.shape == parameter.shape:
+                parameter.copy_(stored)
 
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter and free its memory."""
@@ -247,9 +288,12 @@ class Backbone:
         logits: Tensor = read_answers(self.model, groups, head=True).logits
         return logits
 
-    def states(self, groups: AnswerGroups) -> Tensor:
-        """Last hidden states, [b, t + 1, h], of the adapter in use: the first is the prompt's."""
-        states: Tensor = read_answers(self.model, groups, head=False).last_hidden_state
+    def states(self, groups: AnswerGroups, layers: int | None = None) -> Tensor:
+        """Hidden states, [b, t + 1, h], of the adapter in use after the first `layers` layers, all
+        for None, and the last norm: the first is the prompt's."""
+        states: Tensor = read_answers(
+            self.model, groups, head=False, layers=layers
+        ).last_hidden_state
         return states
 
     def _add(self, name: str, config: LoraConfig) -> None:
@@ -284,11 +328,13 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def lora_config(model: Any, lora: LoraPlan, **extra: Any) -> LoraConfig:
-    """LoRA on all linear layers of the last `top_layers` blocks (of all for None)."""
+def lora_config(model: Any, lora: LoraPlan, layers: int | None = None, **extra: Any) -> LoraConfig:
+    """LoRA on all linear layers of the last `top_layers` blocks (of all for None) of the first
+    `layers` ones (of all for None)."""
     from peft import LoraConfig
 
-    count = int(model.config.get_text_config().num_hidden_layers)
+    every = layer_count(model)
+    count = every if layers is None else layers
     lowest = 0 if lora.top_layers is None else max(0, count - lora.top_layers)
     present = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
     targets = sorted(present & set(LINEAR_LAYERS))
@@ -297,7 +343,7 @@ def lora_config(model: Any, lora: LoraPlan, **extra: Any) -> LoraConfig:
         lora_alpha=lora.alpha,
         lora_dropout=0.0,
         target_modules=targets or "all-linear",
-        layers_to_transform=list(range(lowest, count)) if lowest else None,
+        layers_to_transform=list(range(lowest, count)) if lowest or count < every else None,
         **extra,
     )
 

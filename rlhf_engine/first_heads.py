@@ -21,7 +21,7 @@ from torch import Tensor
 from rlhf_engine.backbone import AnswerGroups, Backbone
 from rlhf_engine.pair_rows import LABELS, PairCollator
 from rlhf_engine.reward_math import preference_loss
-from rlhf_engine.reward_model import last_states
+from rlhf_engine.reward_model import answer_states
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Penalties tried, on the squared length of a head over standardised states of length one."""
@@ -60,10 +60,14 @@ class FirstHeads:
 
 @torch.no_grad()
 def read_differences(
-    backbone: Backbone, rows: Sequence[dict[str, Any]], on_row: Callable[[int, int], None]
+    backbone: Backbone,
+    rows: Sequence[dict[str, Any]],
+    layers: int,
+    on_row: Callable[[int, int], None],
 ) -> tuple[Differences, Tensor]:
-    """Read the answers of all rows (pair_rows.tokenised) with the adapter in use; the pairs that
-    say which answer is better, and what each standardised state was divided by [h]."""
+    """Read the answers of all rows (pair_rows.tokenised) after so many layers with the adapter in
+    use; the pairs that say which answer is better, and what each standardised state was divided
+    by [h]."""
     collate = PairCollator(backbone.pad_id)
     states: list[Tensor] = []
     sides: list[tuple[Tensor, Tensor]] = []
@@ -71,7 +75,7 @@ def read_differences(
     seen = 0
     for done, row in enumerate(rows, start=1):
         batch = collate([row])
-        found = _states(backbone, batch)
+        found = _states(backbone, batch, layers)
         sides.append((batch["chosen"] + seen, batch["rejected"] + seen))
         states.append(found)
         seen += len(found)
@@ -131,11 +135,11 @@ def first_heads(
     return FirstHeads(_fitted(pairs, ridge) / scale, ridge, unseen[ridge][1])
 
 
-def _states(backbone: Backbone, batch: dict[str, Tensor]) -> Tensor:
+def _states(backbone: Backbone, batch: dict[str, Tensor], layers: int) -> Tensor:
     """States [answers of the row, h] in which scores are read."""
     names = ("prompts", "prompt_mask", "answers", "answer_mask")
     groups = AnswerGroups(*(batch[name].to(backbone.device) for name in names))
-    return last_states(backbone.states(groups), groups.lengths).float().cpu()
+    return answer_states(backbone.states(groups, layers), groups.lengths).cpu()
 
 
 def _unseen_loss(pairs: Differences, folds: Tensor, ridge: float) -> tuple[float, float]:

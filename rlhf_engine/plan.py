@@ -21,8 +21,8 @@ class LoraPlan:
     rank: int = 16
     alpha: int = 32
     top_layers: int | None = None
-    """Adapt only this many of the last layers; None adapts all. Fewer is faster: the
-    backward pass ends at the lowest adapted layer."""
+    """Adapt only this many of the last layers (the reward model: of those that it reads through);
+    None adapts all. Fewer is faster: the backward pass ends at the lowest adapted layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,9 @@ class RewardPlan:
     min_comparisons: int = 8
     heads: int = 3
     """Score heads of the ensemble; each weighs the comparisons otherwise."""
+    depth: float = 0.67
+    """Share of the base policy's layers through which an answer goes before its score is read.
+    Middle layers know more of what an answer says; the last ones are busy with the next word."""
     separate_adapters: bool = False
     """Whether each head has an adapter of its own, trained one after the other."""
     warm_start: str | None = None
@@ -242,6 +245,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "margin_unsaid": (0, 10),
     "margin_much": (0, 10),
     "min_comparisons": (2, 1_000_000),
+    "depth": (0.01, 1),
     "heads": (1, 16),
     "label_noise": (0, 0.45),
     "rater_cap": (0.01, 1),

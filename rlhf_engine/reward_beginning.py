@@ -20,7 +20,7 @@ from rlhf_engine.base_policy import base_hash
 from rlhf_engine.errors import PolicyVersionError
 from rlhf_engine.first_heads import first_heads, read_differences
 from rlhf_engine.plan import RunPlan
-from rlhf_engine.reward_model import Scale, adapter_folder, adapter_name
+from rlhf_engine.reward_model import Scale, adapter_folder, adapter_name, read_layers
 from rlhf_engine.stage import Stage
 
 Stored = tuple[dict[str, Any], dict[str, Tensor]]
@@ -38,9 +38,11 @@ class WarmStart:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Heads [k, h] and the adapters they belong to: stored ones, or for none the SFT policy's."""
+    """Heads [k, h], how many layers their answers go through, and the adapters they belong to:
+    stored ones, or for none the SFT policy's."""
 
     heads: Tensor
+    layers: int
     adapters: tuple[Stored, ...] = ()
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -50,7 +52,7 @@ class Beginning:
         if self.adapters:
             backbone.install_adapter(name, *self.adapters[number])
         elif not backbone.has_adapter(name):
-            _install_sft(stage, backbone, number)
+            _install_sft(stage, backbone, number, self.layers)
         if stage.plan.reward_model.separate_adapters:
             return self.heads[number : number + 1].clone()
         return self.heads.clone()
@@ -58,14 +60,18 @@ class Beginning:
 
 def begin(stage: Stage, backbone: Backbone, rows: Sequence[dict[str, Any]]) -> Beginning:
     """What to begin with; `rows` hold all pairs to learn from with every head's weights."""
+    layers = read_layers(backbone, stage.plan.reward_model)
     last = warm_start(stage.plan, backbone)
     if last.adapters:
         heads = torch.cat([weights[SCORE_KEY].float() for _, weights in last.adapters])
-        return Beginning(heads, last.adapters, {"warm_started": True})
-    _install_sft(stage, backbone, 0)
+        return Beginning(heads, layers, last.adapters, {"warm_started": True})
+    _install_sft(stage, backbone, 0, layers)
     with backbone.using(adapter_name(0)):
         pairs, scale = read_differences(
-            backbone, rows, lambda done, of: stage.tell(done, of, "reading the voted answers")
+            backbone,
+            rows,
+            layers,
+            lambda done, of: stage.tell(done, of, "reading the voted answers"),
         )
     found = first_heads(
         pairs, scale, lambda done, of: stage.tell(done, of, "fitting the first heads")
@@ -74,9 +80,9 @@ def begin(stage: Stage, backbone: Backbone, rows: Sequence[dict[str, Any]]) -> B
     if last.refused:
         figures["warm_start_refused"] = last.refused
     if found is None:
-        return Beginning(_drawn_heads(stage.plan, backbone), figures=figures)
+        return Beginning(_drawn_heads(stage.plan, backbone), layers, figures=figures)
     known = {"first_heads_ridge": found.ridge, "first_heads_accuracy": found.accuracy}
-    return Beginning(found.heads, figures=figures | known)
+    return Beginning(found.heads, layers, figures=figures | known)
 
 
 def _drawn_heads(plan: RunPlan, backbone: Backbone) -> Tensor:
@@ -86,14 +92,15 @@ def _drawn_heads(plan: RunPlan, backbone: Backbone) -> Tensor:
     return heads / math.sqrt(backbone.width + 1)
 
 
-def _install_sft(stage: Stage, backbone: Backbone, number: int) -> None:
-    """Adapter `number` as the SFT policy's; one of another shape is begun anew."""
+def _install_sft(stage: Stage, backbone: Backbone, number: int, layers: int) -> None:
+    """Adapter `number` of the first layers: where the SFT policy's has one of the same shape, as
+    that one, else begun anew."""
     config, weights = read_adapter(stage.run.stage_path("sft") / "adapter")
+    name, lora = adapter_name(number), stage.plan.lora
     torch.manual_seed(stage.plan.seed + number)
-    if _misfit(config, stage.plan, backbone):
-        backbone.new_adapter(adapter_name(number), stage.plan.lora)
-    else:
-        backbone.install_adapter(adapter_name(number), config, weights)
+    backbone.new_adapter(name, lora, layers)
+    if (config.get("r"), config.get("lora_alpha")) == (lora.rank, lora.alpha):
+        backbone.copy_into_adapter(name, weights)
 
 
 def warm_start(plan: RunPlan, backbone: Backbone) -> WarmStart:
@@ -109,6 +116,11 @@ def warm_start(plan: RunPlan, backbone: Backbone) -> WarmStart:
         return WarmStart(refused=f"{folder} cannot be read: {error}")
     if scale.base != base_hash(Path(plan.base)):
         return WarmStart(refused="it was trained on another base policy")
+    layers = read_layers(backbone, wanted)
+    if scale.layers != layers:
+        return WarmStart(
+            refused=f"it reads after layer {scale.layers}, the plan after layer {layers}"
+        )
     if (scale.adapters, len(scale.means)) != (adapters, wanted.heads):
         return WarmStart(
             refused=f"it has {len(scale.means)} heads over {scale.adapters} adapters, the plan "
@@ -120,7 +132,8 @@ def warm_start(plan: RunPlan, backbone: Backbone) -> WarmStart:
 
 def _misfit(config: dict[str, Any], plan: RunPlan, backbone: Backbone) -> str:
     """Where a stored adapter differs from the plan's, in a sentence; "" where it fits."""
-    wanted = lora_config(backbone.model, plan.lora)
+    layers = read_layers(backbone, plan.reward_model)
+    wanted = lora_config(backbone.model, plan.lora, layers)
     for name, planned in (
         ("r", wanted.r),
         ("lora_alpha", wanted.lora_alpha),

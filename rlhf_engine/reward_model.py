@@ -1,13 +1,17 @@
 """The reward model: an ensemble of score heads that says how much people would like an answer.
 
-It is a LoRA adapter over the base policy and k linear heads, read at the end-of-turn
-token; or k adapters with one head each. Each head's scores are shifted and scaled to mean 0
-and deviation 1 over the training answers, so that PPO's settings mean the same in every
-run. Heads are trained in reward_training.py; whoever uses the scores combines the heads.
+It is a LoRA adapter over the first layers of the base policy and k linear heads that read the
+mean state of the answer's tokens; or k adapters with one head each. The mean over an answer in a
+middle layer says more of what people like than the last layer's state at its end, and a policy
+that is tuned against it finds less that only looks good (docs/experiments.md). Each head's scores
+are shifted and scaled to mean 0 and deviation 1 over the training answers, so that PPO's settings
+mean the same in every run. Heads are trained in reward_training.py; whoever uses the scores
+combines the heads.
 
-    FOLDER/adapter/...          LoRA weights and `score` [k, h], a PEFT sequence classifier
+    FOLDER/adapter/...          LoRA weights and `score` [k, h], a PEFT sequence classifier over
+                                the first layers; what it classifies is the mean state
     FOLDER/adapter_2/... etc.   with separate adapters, those of the other heads
-    FOLDER/scale.json           each head's mean and deviation, and the temperature
+    FOLDER/scale.json           each head's mean and deviation, the temperature, and the layers
     FOLDER/critic.safetensors   the critic that PPO starts with (critic.py)
     FOLDER/novelty.safetensors  what voted answers look like (novelty.py)
 
@@ -26,10 +30,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlhf_engine.backbone import SCORE_KEY, AnswerGroups, Backbone, read_adapter
+from rlhf_engine.backbone import SCORE_KEY, AnswerGroups, Backbone, layer_count, read_adapter
+from rlhf_engine.errors import PolicyVersionError
 from rlhf_engine.files import write_json
 from rlhf_engine.novelty import Novelty
-from rlhf_engine.plan import RunPlan
+from rlhf_engine.plan import RewardPlan, RunPlan
 from rlhf_engine.records import Prompt
 from rlhf_engine.written import AT_ONCE, written_answers
 
@@ -56,24 +61,36 @@ class Scale:
     """Mean and deviation of each head's raw scores over the training answers.
 
     A difference of scores, times the heads' mean deviation, over `temperature`, is the
-    logarithm of the odds that people prefer the one answer. `base` is the base policy's hash.
+    logarithm of the odds that people prefer the one answer. `layers` is how many of the base
+    policy's layers an answer goes through, and `base` the base policy's hash.
     """
 
     means: tuple[float, ...]
     deviations: tuple[float, ...]
+    layers: int
     temperature: float = 1.0
     adapters: int = 1
     base: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> Scale:
-        """The scale of a stored reward model."""
+        """The scale of a stored reward model; PolicyVersionError where it is of another kind."""
         data = json.loads((folder / SCALE).read_text(encoding="utf-8"))
+        if "layers" not in data:
+            raise PolicyVersionError(
+                f"the reward model in {folder} reads answers in a way that is no longer known; "
+                "start a new run, which trains another"
+            )
         return cls(tuple(data.pop("means")), tuple(data.pop("deviations")), **data)
 
     def write(self, folder: Path) -> None:
         """Keep it in a reward model's folder."""
         write_json(folder / SCALE, asdict(self))
+
+
+def read_layers(backbone: Backbone, plan: RewardPlan) -> int:
+    """How many of the base policy's layers an answer goes through by the plan's `depth`."""
+    return max(1, round(plan.depth * layer_count(backbone.model)))
 
 
 def adapter_name(number: int) -> str:
@@ -106,13 +123,12 @@ class RewardModel:
         """Scores [k, b], normalised, and hidden states [b, t + 1, h] of the first adapter.
 
         The state at position i has read the prompt and the answer's first i tokens: what
-        a critic may know when token i is drawn. The score is read after the last token; an
-        empty answer is read at the end of its prompt.
+        a critic may know when token i is drawn.
         """
         raw, states = [], None
         for name, head in self._members:
             with self.backbone.using(name):
-                hidden = self.backbone.states(groups).float()
+                hidden = self.backbone.states(groups, self.scale.layers).float()
             raw.append(read_heads(hidden, groups.lengths, head))
             states = hidden if states is None else states
         assert states is not None
@@ -127,7 +143,7 @@ class RewardModel:
     def judge(self, groups: AnswerGroups) -> Judgement:
         """Scores, novelty and what the critic reads."""
         scores, states = self.read(groups)
-        novelty = self.novelty.of(last_states(states, groups.lengths))
+        novelty = self.novelty.of(answer_states(states, groups.lengths))
         return Judgement(scores, novelty, states[:, :-1])
 
     def scores(self, groups: AnswerGroups) -> Tensor:
@@ -183,11 +199,15 @@ class RewardModel:
 
 
 def read_heads(hidden: Tensor, lengths: Tensor, heads: Tensor) -> Tensor:
-    """Raw scores [k, b] of heads [k, h], read in hidden states [b, t + 1, h] after each
-    answer's last token; lengths [b]."""
-    return heads @ last_states(hidden, lengths).float().T
+    """Raw scores [k, b] of heads [k, h], read in hidden states [b, t + 1, h]; lengths [b]."""
+    return heads @ answer_states(hidden, lengths).T
 
 
-def last_states(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """States [b, h] after each answer's last token, of hidden states [b, t + 1, h]."""
-    return hidden[torch.arange(len(hidden), device=hidden.device), lengths]
+def answer_states(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """The state [b, h] in which each answer is read, in float32: the mean of those after its
+    tokens, the end of its turn included, of hidden states [b, t + 1, h]; of an empty answer the
+    state at the end of its prompt."""
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    ends = lengths.unsqueeze(1)
+    read = ((places > 0) | (ends == 0)) & (places <= ends)
+    return (hidden.float() * read.unsqueeze(2)).sum(dim=1) / read.sum(dim=1, keepdim=True)

@@ -28,11 +28,12 @@ from rlhf_engine.reward_model import (
     NOVELTY,
     RewardModel,
     Scale,
-    last_states,
+    answer_states,
+    read_layers,
 )
 from rlhf_engine.reward_report import measure
 from rlhf_engine.reward_training import train_heads
-from rlhf_engine.snapshot import Snapshot
+from rlhf_engine.snapshot import Snapshot, normalised
 from rlhf_engine.stage import Stage
 from rlhf_engine.written import written_answers
 
@@ -76,6 +77,7 @@ def _scaled(stage: Stage, backbone: Backbone, pairs: Sequence[Pair]) -> RewardMo
     scale = Scale(
         means=(0.0,) * reward.heads,
         deviations=(1.0,) * reward.heads,
+        layers=read_layers(backbone, reward),
         adapters=reward.heads if reward.separate_adapters else 1,
         base=base_hash(Path(stage.plan.base)),
     )
@@ -124,10 +126,11 @@ def _read_answers(model: RewardModel, pairs: Sequence[Pair], stage: Stage) -> _R
         real = [row for row, own in enumerate(places) if own]
         first = len(questions)
         questions += [
-            numbers.setdefault(asked[places[row][0]].question, len(numbers)) for row in real
+            numbers.setdefault(normalised(asked[places[row][0]].question), len(numbers))
+            for row in real
         ]
         scores.append(score[:, real])
-        last.append(last_states(state, lengths)[real])
+        last.append(answer_states(state, lengths)[real])
         if sum(map(len, answers)) < MOST_CRITIC_TOKENS:
             states += [state[row, :-1][mask[row]] for row in real]
             answers += [torch.full((int(lengths[row]),), first + at) for at, row in enumerate(real)]

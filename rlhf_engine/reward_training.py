@@ -67,9 +67,9 @@ class Scorer(nn.Module):
     """What the trainer trains: the backbone's adapter in use and heads `score` [k, h], kept in
     float32 over a base policy of any number format."""
 
-    def __init__(self, backbone: Backbone, heads: Tensor) -> None:
+    def __init__(self, backbone: Backbone, heads: Tensor, layers: int) -> None:
         super().__init__()
-        self.model = backbone.model
+        self.model, self.layers = backbone.model, layers
         self.score = nn.Parameter(heads.to(backbone.device))
         self.config = copy.deepcopy(backbone.model.config)
         # RewardTrainer takes nothing else; each head is one such label.
@@ -80,7 +80,8 @@ class Scorer(nn.Module):
     ) -> Tensor:
         """The tensors of AnswerGroups to raw scores [k, b]."""
         groups = AnswerGroups(prompts, prompt_mask, answers, answer_mask)
-        hidden = read_answers(self.model, groups, head=False).last_hidden_state
+        read = read_answers(self.model, groups, head=False, layers=self.layers)
+        hidden = read.last_hidden_state
         # A trainer on a GPU would compute the heads in the base policy's number format.
         with torch.autocast(hidden.device.type, enabled=False):
             return read_heads(hidden, groups.lengths, self.score)
@@ -184,7 +185,7 @@ def _train_member(
         f"learning from comparisons, head {number + 1}" if number else "learning from comparisons"
     )
     with backbone.using(name, trainable=True):
-        scorer = Scorer(backbone, heads)
+        scorer = Scorer(backbone, heads, beginning.layers)
         trainer = _trainer(stage, backbone, scorer, lessons, number)
         # A reward model of an earlier cycle may have learnt what is watched now.
         trainer.args.eval_on_start = bool(lessons.watched) and not beginning.adapters

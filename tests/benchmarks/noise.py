@@ -62,7 +62,11 @@ def trained(options: argparse.Namespace, votes: Votes) -> list[float]:
         clean = 0.0
         for share in SHARES:
             rounds = [
-                measured(plan_of(options, seed, **reward), flipped(votes, share, seed))
+                measured(
+                    plan_of(options, seed, **reward),
+                    flipped(votes, share, seed),
+                    f"{share:.0%} flipped, defences {name}",
+                )
                 for seed in range(17, 17 + options.seeds)
             ]
             accuracy = mean_of(rounds, "accuracy")

@@ -84,12 +84,15 @@ def prefer(folder: Path, arguments: argparse.Namespace) -> list[Arms]:
 def print_preference(arms: Sequence[Arms]) -> bool:
     """Win rates of PPO and best-of-n; whether PPO's controlled ones lie above one half with
     their whole intervals."""
-    print(f"{'':12} {'seed':>4} {'tokens':>8} {'KL':>6} {'score':>6}  by the reward model")
+    print(f"{'':12} {'seed':>4} {'tokens':>8} {'KL':>6} {'score':>6} {'agrees':>6}")
     for each in arms:
         for name, scores in each.scores.items():
             kl = f"{each.figures[name]['objective/kl_last']:.2f}" if name == "ppo" else ""
             tokens = each.tokens.get(name, "")
-            print(f"{name:12} {each.seed:4} {tokens:>8} {kl:>6} {fmean(scores):6.2f}")
+            print(
+                f"{name:12} {each.seed:4} {tokens:>8} {kl:>6} {fmean(scores):6.2f} {each.agreement(name):6.2f}"
+            )
+    print("score: by the reward model; agrees: its correlation with the hidden preference")
     print(f"\n{'hidden preference':22} {'win rate':>22} {'at equal length':>22} longer by words")
     met = []
     for one, other in (("ppo", "sft"), ("best_of_n", "sft"), ("ppo", "best_of_n")):

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import StatisticsError, correlation, fmean
 from typing import Any
 
 from rlhf_engine import (
@@ -27,9 +28,11 @@ from rlhf_engine import (
     train,
 )
 from rlhf_engine.plan import EvaluationPlan, LoraPlan, PpoPlan, RewardPlan, RunPlan, SftPlan
+from rlhf_engine.similarity import answer_chrf
 from rlhf_engine.snapshot import MANIFEST
 from tests.benchmarks.ppo_learns_company import cast_votes, company_questions, preferred
 from tests.benchmarks.ppo_learns_control import Match
+from tests.benchmarks.progress import training_progress
 
 N = 4
 VOTE_TEMPERATURE, JUDGED_TEMPERATURE = 1.0, 0.7
@@ -127,6 +130,23 @@ class Arms:
             found.append(Match(self.seed, item.prompt.id, won, longer))
         return found
 
+    def agreement(self, name: str) -> float:
+        """How the reward model's scores of a policy's answers go with what the hidden preference
+        goes by, within questions: a correlation, 0 where either never differs."""
+        each = len(self.answers[name]) // len(self.questions)
+        golds = [item.answer for item in self.questions for _ in range(each)]
+        likeness = answer_chrf(self.answers[name], golds)
+        try:
+            return correlation(_apart(self.scores[name], each), _apart(likeness, each))
+        except StatisticsError:
+            return 0.0
+
+
+def _apart(values: Sequence[float], each: int) -> list[float]:
+    """Each value less the mean of its question's; `each` neighbours share a question."""
+    means = [fmean(values[at : at + each]) for at in range(0, len(values), each)]
+    return [value - means[at // each] for at, value in enumerate(values)]
+
 
 class Preference:
     """The whole of it on one base policy, in one folder."""
@@ -162,14 +182,14 @@ class Preference:
         gold = _opened(self.folder / "sft", replace(self.plan, stages=STAGES[:2]))
         if not _frozen(gold):
             freeze(gold.stage_path("snapshot"), self.questions, [], [])
-        train(gold.path)
+        _trained(gold)
         self.dtype = self._dtype(gold)
         self.sft = gold.stage_path("sft") / "adapter"
         self.before = _opened(self.folder / "before", self.plan)
         if not _frozen(self.before):
             self._vote()
         _copied(gold.stage_path("sft"), self.before.stage_path("sft"))
-        train(self.before.path, until="reward_model")
+        _trained(self.before, until="reward_model")
         report = self.before.report("reward_model")
         assert report is not None
         return report.figures
@@ -261,7 +281,7 @@ class Preference:
         run = _opened(self.folder / f"{algorithm}-{seed}", replace(self.plan, seed=seed, ppo=ppo))
         for stage in STAGES[:3]:
             _copied(self.before.stage_path(stage), run.stage_path(stage))
-        train(run.path)
+        _trained(run)
         return run
 
     def _sample(
@@ -294,6 +314,12 @@ class Preference:
 def _opened(folder: Path, plan: RunPlan) -> RunFolder:
     """The run in a folder, or a new one of this plan."""
     return RunFolder(folder) if (folder / "plan.json").exists() else RunFolder.create(folder, plan)
+
+
+def _trained(run: RunFolder, until: str | None = None) -> None:
+    """Train what the folder's run still lacks, showing how far it is."""
+    with training_progress(run.path.name) as told:
+        train(run.path, on_progress=told, until=until)
 
 
 def _frozen(run: RunFolder) -> bool:

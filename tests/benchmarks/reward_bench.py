@@ -31,6 +31,7 @@ from rlhf_engine.records import Outcome, PromptPassage
 from rlhf_engine.reward_stage import run_reward_model
 from rlhf_engine.snapshot import is_held_out
 from rlhf_engine.stage import Stage
+from tests.benchmarks.progress import training_progress
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "pref-qa-feedback"
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -140,17 +141,22 @@ def plan_of(options: argparse.Namespace, seed: int, **reward: Any) -> RunPlan:
     )
 
 
-def measured(plan: RunPlan, votes: Votes) -> dict[str, Any]:
-    """Train on fresh adapters and measure; the stage's figures, and its `seconds`."""
+def measured(plan: RunPlan, votes: Votes, name: str) -> dict[str, Any]:
+    """Train on fresh adapters and measure, showing progress by this name; the stage's figures,
+    and its `seconds`."""
     transformers_logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as folder, limited_threads(plan.threads):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        limited_threads(plan.threads),
+        training_progress(name) as told,
+    ):
         run = RunFolder.create(Path(folder) / "run", plan)
         backbone = Backbone.load(Path(plan.base), plan.dtype)
         torch.manual_seed(plan.seed)
         backbone.new_adapter("sft", plan.lora)
         backbone.save_adapter("sft", run.stage_path("sft") / "adapter")
         del backbone
-        stage = Stage("reward_model", run, plan, plan.dtype)
+        stage = Stage("reward_model", run, plan, plan.dtype, told)
         stage.path.mkdir(parents=True)
         started = time.monotonic()
         snapshot = Snapshot(Path(folder), "", "", (), (*votes.train, *votes.held_out), ())

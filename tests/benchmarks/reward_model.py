@@ -3,6 +3,7 @@
 Trains on votes of some questions, measures on those of others, beside the rule that the
 longer answer wins. One head against an ensemble of three, over a shared adapter and over
 separate ones. All rows of the table see the same votes. Writes a picture with `--plot`.
+With `--heads-alone` nothing is trained but heads: where is an answer best read?
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import matplotlib as mpl
 
 from rlhf_engine.statistics import share_interval
 from tests.benchmarks.reward_bench import Votes, arguments, mean_of, measured, plan_of, read_votes
+from tests.benchmarks.reward_readings import print_readings
 
 GOAL = 0.60
 
@@ -31,16 +33,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = arguments(str(__doc__).split("\n", maxsplit=1)[0])
     parser.add_argument("--plot", type=Path, help="write accuracy and intervals as a PNG")
     parser.add_argument("--only", choices=sorted(VARIANTS), help="only this row of the table")
+    parser.add_argument("--heads-alone", action="store_true", help="where to read an answer")
     options = parser.parse_args(argv)
     votes = read_votes(options)
     print(f"{len(votes.train)} votes to learn from, {len(votes.held_out)} on other questions")
+    if options.heads_alone:
+        print_readings(options, votes)
+        return 0
     found = {}
     _print_head()
     _print_rule(votes)
     for name, reward in VARIANTS.items():
         if options.only in (None, name):
             rounds = [
-                measured(plan_of(options, 17 + seed, **reward), votes)
+                measured(plan_of(options, 17 + seed, **reward), votes, name)
                 for seed in range(options.seeds)
             ]
             found[name] = rounds

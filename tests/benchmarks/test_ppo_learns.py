@@ -10,7 +10,7 @@ import pytest
 from tests.benchmarks import ppo_learns
 from tests.benchmarks.ppo_learns_company import company_questions, preferred
 from tests.benchmarks.ppo_learns_control import Match, win_rate
-from tests.benchmarks.ppo_learns_preference import SCALES, Preference
+from tests.benchmarks.ppo_learns_preference import SCALES, Arms, Preference
 from tests.benchmarks.ppo_learns_tiny import Outcome
 from tests.benchmarks.seed_interval import seed_interval
 from tests.tiny import tiny_base
@@ -63,6 +63,20 @@ def test_the_hidden_preference() -> None:
     assert preferred(("No idea whatsoever.", "Reception opens at eight."), gold) == "b"
     assert preferred(("Yes.", "Yes."), gold) == "tie"
     assert preferred(("zzz zzz zzz zzz", "zzz zzz"), gold) == "b"
+
+
+def test_scores_agree_with_the_hidden_preference_within_questions_alone() -> None:
+    """The one question's answers are all scored higher, which says nothing of the preference."""
+    first, second = company_questions(exam=0, train=2)
+    answers = [first.answer, "No idea.", second.answer, "No idea whatsoever."]
+
+    def agreement(scores: list[float]) -> float:
+        arms = Arms(0, [first, second], {"sft": answers}, {"sft": scores}, {}, {})
+        return arms.agreement("sft")
+
+    assert agreement([2.0, 1.0, 12.0, 11.0]) > 0.95
+    assert agreement([1.0, 2.0, 11.0, 12.0]) < -0.95
+    assert agreement([1.0, 1.0, 9.0, 9.0]) == 0.0
 
 
 def test_a_passage_fits_its_question() -> None:

@@ -97,6 +97,17 @@ def test_the_heads_alone_are_measured_over_many_draws(
     assert set(shown) == {"0%", "10%", "25%"}
 
 
+def test_readings_are_compared_at_each_depth(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = [*options, "--size", "0", "--held-out", "0", "--heads-alone"]
+    assert reward_model.main(whole) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    found = {(row[0], row[-5]): float(row[-4]) for row in rows if row[-2:-1] == ["to"]}
+    assert len(found) == 10
+    assert set(found.values()) == {1.0}
+
+
 def test_each_rater_is_a_vote_and_the_passages_are_read(tmp_path: Path, base: Path) -> None:
     row = {
         "id": "p1",

@@ -55,6 +55,20 @@ def test_the_state_after_the_last_token_is_at_the_answers_length(backbone: Backb
             torch.testing.assert_close(states[row, length], expected, atol=1e-4, rtol=1e-4)
 
 
+def test_the_first_layers_are_those_of_a_policy_with_no_others(backbone: Backbone) -> None:
+    groups = backbone.group(PROMPTS, ANSWERS)
+    with backbone.using("policy"), torch.no_grad():
+        states = backbone.states(groups, 1)
+        for row, answer in enumerate(ANSWERS):
+            ids = torch.tensor([PROMPTS[row // 2] + answer])
+            after_first = backbone.model.base_model(ids, output_hidden_states=True).hidden_states[1]
+            expected = backbone.model.base_model.norm(after_first)[0, -1]
+            torch.testing.assert_close(states[row, len(answer)], expected, atol=1e-4, rtol=1e-4)
+        whole = backbone.states(groups)
+        assert not torch.allclose(whole, states)
+        torch.testing.assert_close(whole, backbone.states(groups, 2))
+
+
 def test_gradients_reach_the_shared_prompt_as_often_as_it_is_read(backbone: Backbone) -> None:
     parameters = backbone.adapter_parameters("policy")
 

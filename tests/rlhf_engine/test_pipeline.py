@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -359,6 +361,26 @@ def test_the_engine_runs_alone(base: Path, tmp_path: Path) -> None:
     gate = json.loads((run.path / "gate.json").read_text())
     assert gate["sentence"] in done.stdout
     assert "learning the gold answers" in done.stderr
+
+
+def test_on_a_terminal_progress_is_one_line_that_changes(base: Path, tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", tiny_plan(base, stages=("snapshot", "sft")))
+    ours, theirs = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "rlhf_engine", str(run.path)],
+        cwd=Path(__file__).parents[2],
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = ""
+    # A closed terminal is an error to read, on Linux.
+    with suppress(OSError):
+        while read := os.read(ours, 4096):
+            shown += read.decode()
+    os.close(ours)
+    assert done.wait() == 0, shown
+    assert "\r\x1b[Ksft: learning the gold answers" in shown
+    assert shown.endswith("\n")
 
 
 def test_a_missing_run_is_one_line_not_a_trace(tmp_path: Path) -> None:

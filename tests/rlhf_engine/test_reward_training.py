@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
@@ -14,8 +16,9 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
-from rlhf_engine.backbone import SCORE_KEY, Backbone, read_adapter
+from rlhf_engine.backbone import SCORE_KEY, AnswerGroups, Backbone, read_adapter, read_answers
 from rlhf_engine.critic import Critic
+from rlhf_engine.errors import PolicyVersionError
 from rlhf_engine.files import sha256_of
 from rlhf_engine.pair_rows import PairCollator, tokenised
 from rlhf_engine.plan import LoraPlan
@@ -25,6 +28,8 @@ from rlhf_engine.render import answer_ids
 from rlhf_engine.reward_beginning import warm_start
 from rlhf_engine.reward_model import CRITIC, RewardModel, Scale, adapter_folder
 from rlhf_engine.reward_training import ComparisonTrainer, Scorer
+from rlhf_engine.run_folder import RunFolder
+from rlhf_engine.stage import Stage
 from tests.rlhf_engine.reward_runs import learn, reward_stage
 from tests.rlhf_engine.runs import comparisons, demonstrations, tiny_plan
 from tests.tiny import tiny_base
@@ -131,6 +136,21 @@ def quiet_config(folder: Path, **more: Any) -> RewardConfig:
     )
 
 
+class LastTokenScorer(Scorer):
+    """Reads all layers' state at the end of the answer, as TRL's classifier does."""
+
+    def forward(
+        self,
+        prompts: torch.Tensor,
+        prompt_mask: torch.Tensor,
+        answers: torch.Tensor,
+        answer_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        groups = AnswerGroups(prompts, prompt_mask, answers, answer_mask)
+        hidden = read_answers(self.model, groups, head=False).last_hidden_state
+        return self.score @ hidden[torch.arange(len(hidden)), groups.lengths].T
+
+
 @pytest.fixture
 def parity(base: Path, tmp_path: Path) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Loss of one batch by this trainer and by TRL's, at the same weights; hard targets, margins
@@ -144,7 +164,7 @@ def parity(base: Path, tmp_path: Path) -> Iterator[tuple[torch.Tensor, torch.Ten
     rows, _ = tokenised(backbone.tokenizer, pairs, plan, torch.ones(1, len(pairs)))
     heads = torch.randn(1, backbone.width, generator=torch.Generator().manual_seed(0))
     ours = ComparisonTrainer(
-        model=Scorer(backbone, heads.clone()),
+        model=LastTokenScorer(backbone, heads.clone(), 2),
         args=quiet_config(tmp_path / "ours"),
         train_dataset=Dataset.from_list(rows),
         processing_class=backbone.tokenizer,
@@ -280,9 +300,10 @@ def test_a_cycle_that_changes_nothing_keeps_it(base: Path, last: Path, tmp_path:
     [
         ({"heads": 2}, "3 heads over 1 adapters, the plan 2 over 1"),
         ({"separate_adapters": True}, "3 heads over 1 adapters, the plan 3 over 3"),
+        ({"depth": 1.0}, "it reads after layer 1, the plan after layer 2"),
     ],
 )
-def test_a_last_model_with_other_heads_is_refused_with_the_reason(
+def test_a_last_model_of_another_shape_is_refused_with_the_reason(
     base: Path, last: Path, tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:
     stage = reward_stage(tmp_path, base, warm_start=str(last), **changes)
@@ -302,6 +323,39 @@ def test_a_last_model_of_another_rank_base_or_a_missing_folder_is_refused(
     assert "another base policy" in warm_start(other, backbone).refused
     gone = replace(plan, reward_model=replace(plan.reward_model, warm_start=str(tmp_path)))
     assert "cannot be read" in warm_start(gone, backbone).refused
+
+
+def test_a_last_model_that_read_otherwise_is_refused(
+    base: Path, last: Path, tmp_path: Path
+) -> None:
+    """Earlier versions did not say how many layers they read."""
+    old = Path(shutil.copytree(last, tmp_path / "old"))
+    scale = json.loads((old / "scale.json").read_text())
+    del scale["layers"]
+    (old / "scale.json").write_text(json.dumps(scale))
+    plan = reward_stage(tmp_path / "run", base, warm_start=str(old)).plan
+    backbone = Backbone.load(base)
+    assert "in a way that is no longer known" in warm_start(plan, backbone).refused
+    with pytest.raises(PolicyVersionError, match="start a new run"):
+        RewardModel(backbone, old)
+
+
+def test_only_top_layers_are_those_under_the_reading(base: Path, tmp_path: Path) -> None:
+    """The SFT policy's adapter has the second layer; answers are read after the first one."""
+    plan = replace(tiny_plan(base), lora=LoraPlan(rank=4, alpha=8, top_layers=1))
+    run = RunFolder.create(tmp_path, plan)
+    backbone = Backbone.load(base)
+    backbone.new_adapter("sft", plan.lora)
+    for parameter in backbone.adapter_parameters("sft"):
+        torch.nn.init.normal_(parameter)
+    backbone.save_adapter("sft", run.stage_path("sft") / "adapter")
+    stage = Stage("reward_model", run, plan, "float32")
+    stage.path.mkdir()
+    learn(stage, comparisons())
+    _, weights = read_adapter(stage.path / "adapter")
+    assert {name.split(".layers.")[1][0] for name in weights if "layers" in name} == {"0"}
+    learnt = [value for name, value in weights.items() if "lora_B" in name]
+    assert 0 < max(float(value.abs().max()) for value in learnt) < 0.1, "begun anew, and trained"
 
 
 def test_the_temperature_is_kept_with_the_scale(base: Path, tmp_path: Path) -> None:

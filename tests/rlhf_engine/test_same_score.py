@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,7 @@ def trainer_scores(run: RunFolder, model: RewardModel) -> torch.Tensor:
         batch = PairCollator(model.backbone.pad_id)(rows)
         with model.backbone.using(adapter_name(number)), torch.inference_mode():
             inputs = {name: value for name, value in batch.items() if name not in LABELS}
-            scores = Scorer(model.backbone, heads)(**inputs)
+            scores = Scorer(model.backbone, heads, model.scale.layers)(**inputs)
         both = torch.stack([batch["chosen"], batch["rejected"]], dim=1).flatten()
         found.append(scores[:, both])
     return torch.cat(found)
@@ -63,27 +64,37 @@ def trainer_scores(run: RunFolder, model: RewardModel) -> torch.Tensor:
 
 def classifier_scores(run: RunFolder, number: int) -> torch.Tensor:
     """Raw scores [2n, k] of one adapter as PEFT and transformers read its folder, without any
-    code of this engine's but the renderer: whole sequences, padded right, one label a head."""
+    code of this engine's but the renderer: whole sequences, padded right, a base policy of as
+    many layers as scale.json says, one label a head, which classifies the answer's mean state."""
     plan = run.plan()
     tokenizer = load_tokenizer(Path(plan.base))
     folder = adapter_folder(run.stage_path("reward_model"), number)
     heads = len(read_adapter(folder)[1][SCORE_KEY])
+    scale = json.loads((run.stage_path("reward_model") / "scale.json").read_text())
     model = AutoModelForSequenceClassification.from_pretrained(
-        plan.base, num_labels=heads, dtype=torch.float32
+        plan.base, num_labels=heads, num_hidden_layers=scale["layers"], dtype=torch.float32
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     wrapped = PeftModel.from_pretrained(model, folder).eval()
     texts = [
-        prompt_ids(tokenizer, pair.prompt, plan.max_prompt_tokens)
-        + answer_ids(tokenizer, text, plan.max_answer_tokens)
+        (
+            prompt_ids(tokenizer, pair.prompt, plan.max_prompt_tokens),
+            answer_ids(tokenizer, text, plan.max_answer_tokens),
+        )
         for pair in pairs()
         for text in (pair.chosen, pair.rejected)
     ]
-    width = max(map(len, texts))
-    ids = torch.tensor([text + [tokenizer.pad_token_id] * (width - len(text)) for text in texts])
-    mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
+    width = max(len(prompt + answer) for prompt, answer in texts)
+    whole = [prompt + answer for prompt, answer in texts]
+    ids = torch.tensor([text + [tokenizer.pad_token_id] * (width - len(text)) for text in whole])
+    mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in whole])
     with torch.inference_mode():
-        scores: torch.Tensor = wrapped(input_ids=ids, attention_mask=mask).logits
+        read = wrapped(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        means = [
+            states[len(prompt) : len(prompt) + len(answer)].mean(dim=0)
+            for states, (prompt, answer) in zip(read.hidden_states[-1], texts, strict=True)
+        ]
+        scores: torch.Tensor = wrapped.base_model.model.score(torch.stack(means))
     return scores
 
 
