@@ -89,9 +89,8 @@ def print_preference(arms: Sequence[Arms]) -> bool:
         for name, scores in each.scores.items():
             kl = f"{each.figures[name]['objective/kl_last']:.2f}" if name == "ppo" else ""
             tokens = each.tokens.get(name, "")
-            print(
-                f"{name:12} {each.seed:4} {tokens:>8} {kl:>6} {fmean(scores):6.2f} {each.agreement(name):6.2f}"
-            )
+            figures = f"{fmean(scores):6.2f} {each.agreement(name):6.2f}"
+            print(f"{name:12} {each.seed:4} {tokens:>8} {kl:>6} {figures}")
     print("score: by the reward model; agrees: its correlation with the hidden preference")
     print(f"\n{'hidden preference':22} {'win rate':>22} {'at equal length':>22} longer by words")
     met = []
