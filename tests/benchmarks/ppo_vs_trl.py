@@ -189,7 +189,12 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     with tempfile.TemporaryDirectory(prefix="heed-ppo-vs-trl-") as folder:
         setup = prepare(
-            Path(folder), arguments.size, arguments.base, arguments.dtype, arguments.threads
+            Path(folder),
+            arguments.size,
+            arguments.base,
+            arguments.dtype,
+            arguments.threads,
+            arguments.reward_depth,
         )
         rate = measured_rate(setup.dtype, setup.threads)
         size = setup.size
@@ -233,6 +238,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--frozen-value",
         action="store_true",
         help="let only the score head of TRL's value network learn, as ours does",
+    )
+    parser.add_argument(
+        "--reward-depth",
+        type=float,
+        default=1.0,
+        help="share of the layers that our reward model reads through (default: all, as TRL's)",
     )
     trl_environment.add_argument(parser)
     return parser.parse_args(argv)

@@ -67,6 +67,8 @@ class Setup:
     base: Path
     dtype: str
     threads: int
+    reward_depth: float = 1.0
+    """Share of the layers that our reward model reads through; TRL's reads through all."""
 
     def prompts(self, answers_per_prompt: int) -> list[Prompt]:
         """Different prompts, as many as the batches need."""
@@ -98,7 +100,9 @@ class Setup:
         return os.environ | threads | {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
 
-def prepare(folder: Path, name: str, base: Path | None, dtype: str, threads: int) -> Setup:
+def prepare(
+    folder: Path, name: str, base: Path | None, dtype: str, threads: int, reward_depth: float = 1.0
+) -> Setup:
     """Make or find the base policy of a size; "auto" chooses the faster number format."""
     if name == "smollm2":
         base = fetch_base(base or SMOLLM2, BASE_CACHE)
@@ -107,7 +111,7 @@ def prepare(folder: Path, name: str, base: Path | None, dtype: str, threads: int
     else:
         base = tiny_base(folder / "base")
     chosen = faster_dtype(base, threads) if dtype == "auto" else dtype
-    return Setup(folder, SIZES[name], base, chosen, threads)
+    return Setup(folder, SIZES[name], base, chosen, threads, reward_depth)
 
 
 def _mid_base(folder: Path) -> Path:
@@ -180,7 +184,9 @@ def finished_until_ppo(setup: Setup) -> RunFolder:
         _plan(setup, 1),
         stages=("snapshot", "sft", "reward_model"),
         sft=SftPlan(epochs=1, learning_rate=0.0, batch_size=4, watched_questions=0),
-        reward_model=RewardPlan(epochs=1, learning_rate=0.0, batch_size=8),
+        reward_model=RewardPlan(
+            epochs=1, learning_rate=0.0, batch_size=8, depth=setup.reward_depth
+        ),
     )
     run = RunFolder.create(setup.folder / "before-ppo", plan)
     prompts = [Prompt(f"d{at}", f"{SENTENCES[2]} {at}") for at in range(8)]

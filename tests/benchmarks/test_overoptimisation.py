@@ -16,7 +16,7 @@ from tests.tiny import tiny_base
 
 
 def curve(arm: str, golds: list[float]) -> Curve:
-    points = [Point(at, at * 2.0, at * 1.0, gold) for at, gold in enumerate(golds)]
+    points = [Point(at, at * 2.0, at * 1.0, (gold, gold)) for at, gold in enumerate(golds)]
     return Curve(arm, 0, points, stopped=False)
 
 
@@ -49,6 +49,16 @@ def test_the_proxy_learns_from_noisy_votes(tmp_path: Path) -> None:
     seen = proxy.judge(votes.groups).scores
     torch.testing.assert_close(seen.std(dim=1), torch.ones(3), atol=1e-3, rtol=0)
     torch.testing.assert_close(seen.mean(dim=1), torch.zeros(3), atol=1e-3, rtol=0)
+
+
+def test_the_error_of_a_measurement_is_no_peak() -> None:
+    """Each half errs upwards once, on a policy that stays where it is."""
+    halves = [(0.0, 0.0), (1.3, 1.0), (1.0, 1.2), (1.0, 1.0)]
+    points = [Point(at, 0.0, 0.0, each) for at, each in enumerate(halves)]
+    found = Curve(DEFENDED, 0, points, stopped=False)
+    assert found.peak == 1.0
+    assert found.gain == 1.0
+    assert found.fall == 0.0
 
 
 @pytest.mark.parametrize(
