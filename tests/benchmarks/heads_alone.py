@@ -72,9 +72,10 @@ class HeadsAlone:
         self.states = states
         self.scale = scale_of(torch.stack(list(self.states.values())))
 
-    def accuracy(self, votes: Votes, reward: RewardPlan, seed: int) -> float:
-        """Share of the held-out votes that heads fitted to these votes foretell; a half where they
-        are too few to be fitted."""
+    def foretold(self, votes: Votes, reward: RewardPlan, seed: int) -> tuple[float, float]:
+        """Share of the held-out votes that heads fitted to these votes foretell, and of the votes
+        to learn from that heads fitted without their question do; a half each where they are too
+        few to be fitted."""
         pairs = gather_pairs(votes.train, (), reward).pairs
         pairs = tuple(pair for pair in pairs if pair.kind == "votes")
         weights = bootstrap_weights(reward.heads, len(pairs), seed)
@@ -94,13 +95,13 @@ class HeadsAlone:
             self.scale,
         )
         if found is None:
-            return 0.5
+            return 0.5, 0.5
         head = found.heads.mean(dim=0)
         right = [
             float(self._apart(_about(v.prompt), v.chosen, v.rejected) @ head > 0)
             for v in votes.held_out
         ]
-        return fmean(right)
+        return fmean(right), found.accuracy
 
     def _apart(self, prompt: object, chosen: str, rejected: str) -> Tensor:
         return self.states[prompt, chosen] - self.states[prompt, rejected]

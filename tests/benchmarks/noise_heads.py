@@ -22,12 +22,12 @@ def print_heads(
     alone = HeadsAlone(states[next(iter(READINGS))])
     print(f"\nheads alone, {options.draws} draws of flips each")
     print(f"{'flipped':>8} {'accuracy':>9} {'lost':>7} {'95% interval':>17}")
-    clean = alone.accuracy(votes, plan, 17)
+    clean = alone.foretold(votes, plan, 17)[0]
     print(f"{0:8.0%} {clean:9.3f}", flush=True)
     most = 0.0
     for share in shares:
         found = [
-            alone.accuracy(flip(votes, share, seed), plan, 17) for seed in range(options.draws)
+            alone.foretold(flip(votes, share, seed), plan, 17)[0] for seed in range(options.draws)
         ]
         lost = seed_interval([clean - each for each in found])
         most = max(most, lost.value)

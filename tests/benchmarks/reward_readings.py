@@ -14,15 +14,18 @@ DEPTHS = (0.33, 0.5, 0.67, 0.83, 1.0)
 
 
 def print_readings(options: argparse.Namespace, votes: Votes) -> None:
-    """The share of the held-out votes that heads over the untouched states foretell, by depth
-    and reading."""
+    """The share of the votes that heads over the untouched states foretell, by depth and reading:
+    of the votes to learn from by cross-validation over questions, and of those held out."""
     plan = plan_of(options, 17).reward_model
-    print(f"{'heads alone':20} {'depth':>5} {'accuracy':>9} {'95% interval':>15}")
+    print(
+        f"{'heads alone':20} {'depth':>5} {'learnt from':>11} {'held out':>9} {'95% interval':>15}"
+    )
     for depth in DEPTHS:
         reward = replace(plan, depth=depth)
         found = read_states(options, (*votes.train, *votes.held_out), reward)
         for name, states in found.items():
-            right = HeadsAlone(states).accuracy(votes, reward, 17)
+            right, crossed = HeadsAlone(states).foretold(votes, reward, 17)
             share = share_interval(round(right * len(votes.held_out)), len(votes.held_out))
             between = f"{share.lower:.3f} to {share.upper:.3f}"
-            print(f"{name:20} {depth:5.2f} {right:9.3f} {between:>15}", flush=True)
+            figures = f"{crossed:11.3f} {right:9.3f} {between:>15}"
+            print(f"{name:20} {depth:5.2f} {figures}", flush=True)

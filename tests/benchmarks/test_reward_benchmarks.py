@@ -103,9 +103,9 @@ def test_readings_are_compared_at_each_depth(
     whole = [*options, "--size", "0", "--held-out", "0", "--heads-alone"]
     assert reward_model.main(whole) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    found = {(row[0], row[-5]): float(row[-4]) for row in rows if row[-2:-1] == ["to"]}
+    found = {(row[0], row[-6]): row[-5:-3] for row in rows if row[-2:-1] == ["to"]}
     assert len(found) == 10
-    assert set(found.values()) == {1.0}
+    assert all(share == "1.000" for shares in found.values() for share in shares)
 
 
 def test_each_rater_is_a_vote_and_the_passages_are_read(tmp_path: Path, base: Path) -> None:
