@@ -1,12 +1,11 @@
 """The reward model: an ensemble of score heads that says how much people would like an answer.
 
 It is a LoRA adapter over the first layers of the base policy and k linear heads that read the
-mean state of the answer's tokens; or k adapters with one head each. The mean over an answer in a
-middle layer says more of what people like than the last layer's state at its end, and a policy
-that is tuned against it finds less that only looks good (docs/experiments.md). Each head's scores
-are shifted and scaled to mean 0 and deviation 1 over the training answers, so that PPO's settings
-mean the same in every run. Heads are trained in reward_training.py; whoever uses the scores
-combines the heads.
+mean state of the answer's tokens; or k adapters with one head each. PPO against the mean over an
+answer in a middle layer wins more than against the last layer's state at its end
+(docs/experiments.md). Each head's scores are shifted and scaled to mean 0 and deviation 1 over the
+training answers, so that PPO's settings mean the same in every run. Heads are trained in
+reward_training.py; whoever uses the scores combines the heads.
 
     FOLDER/adapter/...          LoRA weights and `score` [k, h], a PEFT sequence classifier over
                                 the first layers; what it classifies is the mean state

@@ -14,7 +14,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from rlhf_engine import Comparison, Prompt
+from rlhf_engine import Prompt
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.first_heads import Differences, first_heads, scale_of
 from rlhf_engine.generation import limited_threads
@@ -44,10 +44,13 @@ READINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @torch.no_grad()
 def read_states(
-    options: argparse.Namespace, votes: Sequence[Comparison], reward: RewardPlan
+    options: argparse.Namespace, sides: Sequence[Votes], reward: RewardPlan
 ) -> dict[str, States]:
-    """The states [h] of all answers after the layers of the plan's `depth`, by each reading."""
+    """The states [h] of all answers of all sides after the layers of the plan's `depth`, by each
+    reading."""
     plan = plan_of(options, 17)
+    whole = [vote for side in sides for vote in (*side.train, *side.held_out)]
+    votes = {(_about(each.prompt), each.answer_a, each.answer_b): each for each in whole}.values()
     asked = [(vote.prompt, text) for vote in votes for text in (vote.answer_a, vote.answer_b)]
     prompts, texts = [prompt for prompt, _ in asked], [text for _, text in asked]
     found: dict[str, States] = {name: {} for name in READINGS}

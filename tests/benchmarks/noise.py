@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lost = [] if options.heads_alone else trained(options, votes)
     if options.draws or options.heads_alone:
         options.draws = options.draws or DRAWS
-        lost.append(print_heads(options, votes, SHARES[1:], flipped))
+        lost.append(print_heads(options, SHARES[1:], flipped))
     print(f"\nmost lost with the defences on: {max(lost):.3f}; goal at most {MOST_LOST:.2f}")
     return 0
 

@@ -65,8 +65,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def read_votes(options: argparse.Namespace) -> Votes:
-    """The file's votes, split by group; `size` of the one side and `held_out` of the other."""
+def read_votes(options: argparse.Namespace, split: int = 0) -> Votes:
+    """The file's votes, split by group; `size` of the one side and `held_out` of the other. Each
+    number `split` holds out other groups."""
     rows = [
         json.loads(line)
         for name in ("pairs.jsonl", "ties.jsonl")
@@ -75,7 +76,9 @@ def read_votes(options: argparse.Namespace) -> Votes:
     ]
     random.Random(17).shuffle(rows)
     passages = _passages(options.data / "questions.jsonl")
-    votes = [vote for row in rows for vote in _comparisons(row, passages.get(row["group"], ()))]
+    votes = [
+        vote for row in rows for vote in _comparisons(row, passages.get(row["group"], ()), split)
+    ]
     train = [vote for vote in votes if vote.prompt.split == "train"]
     held_out = [vote for vote in votes if vote.prompt.split == "held_out" and vote.decisive]
     return Votes(tuple(train[: options.size or None]), tuple(held_out[: options.held_out or None]))
@@ -95,9 +98,11 @@ def _passages(path: Path) -> dict[str, tuple[PromptPassage, ...]]:
     }
 
 
-def _comparisons(row: dict[str, Any], passages: tuple[PromptPassage, ...]) -> list[Comparison]:
+def _comparisons(
+    row: dict[str, Any], passages: tuple[PromptPassage, ...], number: int
+) -> list[Comparison]:
     """The row's vote, or those of all its raters on the training side."""
-    whole = _comparison(row, passages)
+    whole = _comparison(row, passages, number)
     said = row.get("meta", {}).get("votes", [])
     if not whole.decisive or whole.prompt.split == "held_out" or not said:
         return [whole]
@@ -114,8 +119,11 @@ def _comparisons(row: dict[str, Any], passages: tuple[PromptPassage, ...]) -> li
     ]
 
 
-def _comparison(row: dict[str, Any], passages: tuple[PromptPassage, ...]) -> Comparison:
-    split = "held_out" if is_held_out(row["group"], HELD_OUT_PERCENT) else "train"
+def _comparison(
+    row: dict[str, Any], passages: tuple[PromptPassage, ...], number: int
+) -> Comparison:
+    hashed = f"{row['group']} {number}" if number else row["group"]
+    split = "held_out" if is_held_out(hashed, HELD_OUT_PERCENT) else "train"
     prompt = Prompt(row["group"], row["prompt"][-1]["content"], passages, split=split)
     if "chosen" not in row:
         return Comparison(row["id"], prompt, row["a"], row["b"], "tie", source=row["source"])

@@ -17,7 +17,7 @@ import matplotlib as mpl
 
 from rlhf_engine.statistics import share_interval
 from tests.benchmarks.reward_bench import Votes, arguments, mean_of, measured, plan_of, read_votes
-from tests.benchmarks.reward_readings import print_readings
+from tests.benchmarks.reward_readings import DEPTHS, print_readings
 
 GOAL = 0.60
 
@@ -34,11 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--plot", type=Path, help="write accuracy and intervals as a PNG")
     parser.add_argument("--only", choices=sorted(VARIANTS), help="only this row of the table")
     parser.add_argument("--heads-alone", action="store_true", help="where to read an answer")
+    parser.add_argument(
+        "--depth", type=float, nargs="+", default=DEPTHS, help="with --heads-alone: only these"
+    )
     options = parser.parse_args(argv)
     votes = read_votes(options)
     print(f"{len(votes.train)} votes to learn from, {len(votes.held_out)} on other questions")
     if options.heads_alone:
-        print_readings(options, votes)
+        print_readings(options)
         return 0
     found = {}
     _print_head()

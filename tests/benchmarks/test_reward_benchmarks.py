@@ -55,6 +55,15 @@ def test_groups_are_held_out_whole(options: list[str]) -> None:
     assert all(vote.decisive for vote in votes.held_out)
 
 
+def test_each_split_holds_out_other_groups(options: list[str]) -> None:
+    whole = arguments("").parse_args([*options, "--size", "0", "--held-out", "0"])
+    splits = [read_votes(whole, split) for split in range(3)]
+    asked = [frozenset(vote.prompt.id for vote in each.held_out) for each in splits]
+    assert len(set(asked)) == 3
+    for each, held_out in zip(splits, asked, strict=True):
+        assert not {vote.prompt.id for vote in each.train} & held_out
+
+
 def test_a_share_of_the_training_votes_is_flipped_and_no_other(options: list[str]) -> None:
     votes = votes_of(options)
     decisive = sum(vote.decisive for vote in votes.train)
