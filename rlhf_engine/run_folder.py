@@ -136,10 +136,8 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """All complete lines of metrics.jsonl; a line cut by a kill is left out."""
-        if not self.metrics_path.exists():
-            return []
         rows = []
-        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+        for line in self._metrics_lines():
             try:
                 rows.append(json.loads(line))
             except ValueError:
@@ -147,12 +145,19 @@ class RunFolder:
         return rows
 
     def forget_unless_kept(self, stage: str) -> None:
-        """Drop the metrics of an earlier try of the stage, unless it goes on from a checkpoint."""
-        rows = self.metrics()
-        mark = "batch" if stage == "ppo" else f"{stage}/"
-        kept = [row for row in rows if not any(key.startswith(mark) for key in row)]
-        if len(kept) < len(rows) and not self.checkpoint_path(stage).exists():
+        """Drop the metrics of an earlier try of the stage, unless it goes on from a checkpoint, and
+        a line that a kill cut off."""
+        kept = self.metrics()
+        if not self.checkpoint_path(stage).exists():
+            mark = "batch" if stage == "ppo" else f"{stage}/"
+            kept = [row for row in kept if not any(key.startswith(mark) for key in row)]
+        if len(kept) < len(self._metrics_lines()):
             write_lines(self.metrics_path, kept)
+
+    def _metrics_lines(self) -> list[str]:
+        if not self.metrics_path.exists():
+            return []
+        return self.metrics_path.read_text(encoding="utf-8").splitlines()
 
     def request_cancel(self) -> None:
         """Ask the worker to stop at its next step; what is on disk can be resumed."""

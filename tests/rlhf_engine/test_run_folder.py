@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,18 @@ def run(tmp_path: Path) -> RunFolder:
 
 def keys(run: RunFolder) -> set[str]:
     return {key for row in run.metrics() for key in row} - {"time", "step"}
+
+
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_a_line_cut_by_a_kill_does_not_stay(run: RunFolder, stage: str) -> None:
+    """Also where the stage wrote no whole line before, or goes on from a checkpoint."""
+    before = keys(run) - {f"{stage}/loss"}
+    with run.metrics_path.open("a", encoding="utf-8") as file:
+        file.write('{"time": 17')
+    run.forget_unless_kept(stage)
+    lines = run.metrics_path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == run.metrics()
+    assert keys(run) == before
 
 
 @pytest.mark.parametrize(
