@@ -218,11 +218,8 @@ class Backbone:
         self, name: str, config: dict[str, Any], weights: dict[str, Tensor]
     ) -> None:
         """Add an adapter whose files were read before (see `read_adapter`)."""
-        from peft import set_peft_model_state_dict
-
         self._add(name, _plain_config(config))
-        lora = {key: value for key, value in weights.items() if "lora_" in key}
-        outcome = set_peft_model_state_dict(self._peft, lora, adapter_name=name)
+        outcome = self._load(name, weights)
         missing = [key for key in outcome.missing_keys if f".{name}." in key]
         if outcome.unexpected_keys or missing:
             self.remove_adapter(name)
@@ -232,14 +229,10 @@ class Backbone:
                 "it was trained on another base"
             )
 
-    @torch.no_grad()
     def copy_into_adapter(self, name: str, weights: dict[str, Tensor]) -> None:
-        """Give an adapter those of a stored one's weights of the same shape that it has a place
-        for; what else it has stays as it is."""
-        for key, parameter in self.model.named_parameters():
-            stored = weights.get(f"base_model.model.{key.replace(f'.{name}.', '.')}")
-            if f".{name}." in key and stored is not None and stored.shape == parameter.shape:
-                parameter.copy_(stored)
+        """Give an adapter those weights of a stored one of the same rank that it has a place for;
+        what else it has stays as it is."""
+        self._load(name, weights)
 
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter and free its memory."""
@@ -295,6 +288,13 @@ class Backbone:
             self.model, groups, head=False, layers=layers
         ).last_hidden_state
         return states
+
+    def _load(self, name: str, weights: dict[str, Tensor]) -> Any:
+        """Load what an adapter has a place for; the outcome names what is missing or too much."""
+        from peft import set_peft_model_state_dict
+
+        lora = {key: value for key, value in weights.items() if "lora_" in key}
+        return set_peft_model_state_dict(self._peft, lora, adapter_name=name)
 
     def _add(self, name: str, config: LoraConfig) -> None:
         # Imported where an adapter is: the base policy alone is served sooner.

@@ -38,11 +38,9 @@ class WarmStart:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Heads [k, h], how many layers their answers go through, and the adapters they belong to:
-    stored ones, or for none the SFT policy's."""
+    """Heads [k, h] and the adapters they belong to: stored ones, or for none the SFT policy's."""
 
     heads: Tensor
-    layers: int
     adapters: tuple[Stored, ...] = ()
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -52,7 +50,7 @@ class Beginning:
         if self.adapters:
             backbone.install_adapter(name, *self.adapters[number])
         elif not backbone.has_adapter(name):
-            _install_sft(stage, backbone, number, self.layers)
+            _install_sft(stage, backbone, number)
         if stage.plan.reward_model.separate_adapters:
             return self.heads[number : number + 1].clone()
         return self.heads.clone()
@@ -60,17 +58,16 @@ class Beginning:
 
 def begin(stage: Stage, backbone: Backbone, rows: Sequence[dict[str, Any]]) -> Beginning:
     """What to begin with; `rows` hold all pairs to learn from with every head's weights."""
-    layers = read_layers(backbone, stage.plan.reward_model)
     last = warm_start(stage.plan, backbone)
     if last.adapters:
         heads = torch.cat([weights[SCORE_KEY].float() for _, weights in last.adapters])
-        return Beginning(heads, layers, last.adapters, {"warm_started": True})
-    _install_sft(stage, backbone, 0, layers)
+        return Beginning(heads, last.adapters, {"warm_started": True})
+    _install_sft(stage, backbone, 0)
     with backbone.using(adapter_name(0)):
         pairs, scale = read_differences(
             backbone,
             rows,
-            layers,
+            read_layers(backbone, stage.plan.reward_model),
             lambda done, of: stage.tell(done, of, "reading the voted answers"),
         )
     found = first_heads(
@@ -80,9 +77,9 @@ def begin(stage: Stage, backbone: Backbone, rows: Sequence[dict[str, Any]]) -> B
     if last.refused:
         figures["warm_start_refused"] = last.refused
     if found is None:
-        return Beginning(_drawn_heads(stage.plan, backbone), layers, figures=figures)
+        return Beginning(_drawn_heads(stage.plan, backbone), figures=figures)
     known = {"first_heads_ridge": found.ridge, "first_heads_accuracy": found.accuracy}
-    return Beginning(found.heads, layers, figures=figures | known)
+    return Beginning(found.heads, figures=figures | known)
 
 
 def _drawn_heads(plan: RunPlan, backbone: Backbone) -> Tensor:
@@ -92,13 +89,13 @@ def _drawn_heads(plan: RunPlan, backbone: Backbone) -> Tensor:
     return heads / math.sqrt(backbone.width + 1)
 
 
-def _install_sft(stage: Stage, backbone: Backbone, number: int, layers: int) -> None:
+def _install_sft(stage: Stage, backbone: Backbone, number: int) -> None:
     """Adapter `number` of the first layers: where the SFT policy's has one of the same shape, as
     that one, else begun anew."""
     config, weights = read_adapter(stage.run.stage_path("sft") / "adapter")
     name, lora = adapter_name(number), stage.plan.lora
     torch.manual_seed(stage.plan.seed + number)
-    backbone.new_adapter(name, lora, layers)
+    backbone.new_adapter(name, lora, read_layers(backbone, stage.plan.reward_model))
     if (config.get("r"), config.get("lora_alpha")) == (lora.rank, lora.alpha):
         backbone.copy_into_adapter(name, weights)
 

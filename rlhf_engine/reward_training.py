@@ -30,7 +30,7 @@ from rlhf_engine.plan import RewardPlan
 from rlhf_engine.preferences import Pair
 from rlhf_engine.reward_beginning import Beginning, begin
 from rlhf_engine.reward_math import bootstrap_weights, comparison_loss
-from rlhf_engine.reward_model import adapter_folder, adapter_name, read_heads
+from rlhf_engine.reward_model import adapter_folder, adapter_name, read_heads, read_layers
 from rlhf_engine.sft import train_quietly, trainer_settings
 from rlhf_engine.snapshot import is_watched
 from rlhf_engine.stage import Stage
@@ -185,7 +185,7 @@ def _train_member(
         f"learning from comparisons, head {number + 1}" if number else "learning from comparisons"
     )
     with backbone.using(name, trainable=True):
-        scorer = Scorer(backbone, heads, beginning.layers)
+        scorer = Scorer(backbone, heads, read_layers(backbone, stage.plan.reward_model))
         trainer = _trainer(stage, backbone, scorer, lessons, number)
         # A reward model of an earlier cycle may have learnt what is watched now.
         trainer.args.eval_on_start = bool(lessons.watched) and not beginning.adapters

@@ -19,7 +19,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,22 +136,17 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """All complete lines of metrics.jsonl; a line cut by a kill is left out."""
-        rows = []
-        for line in self._metrics_lines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
-        return rows
+        return _whole_rows(self._metrics_lines())
 
     def forget_unless_kept(self, stage: str) -> None:
         """Drop the metrics of an earlier try of the stage, unless it goes on from a checkpoint, and
         a line that a kill cut off."""
-        kept = self.metrics()
+        lines = self._metrics_lines()
+        kept = _whole_rows(lines)
         if not self.checkpoint_path(stage).exists():
             mark = "batch" if stage == "ppo" else f"{stage}/"
             kept = [row for row in kept if not any(key.startswith(mark) for key in row)]
-        if len(kept) < len(self._metrics_lines()):
+        if len(kept) < len(lines):
             write_lines(self.metrics_path, kept)
 
     def _metrics_lines(self) -> list[str]:
@@ -197,3 +192,14 @@ class RunFolder:
 def _ends_a_line(file: BinaryIO) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
+
+
+def _whole_rows(lines: Sequence[str]) -> list[dict[str, Any]]:
+    """The lines as rows, but for those that a kill cut off."""
+    rows = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows

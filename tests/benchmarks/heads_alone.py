@@ -14,7 +14,6 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from rlhf_engine import Prompt
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.first_heads import Differences, first_heads, scale_of
 from rlhf_engine.generation import limited_threads
@@ -50,7 +49,9 @@ def read_states(
     reading."""
     plan = plan_of(options, 17)
     whole = [vote for side in sides for vote in (*side.train, *side.held_out)]
-    votes = {(_about(each.prompt), each.answer_a, each.answer_b): each for each in whole}.values()
+    votes = {
+        (prompt_key(each.prompt), each.answer_a, each.answer_b): each for each in whole
+    }.values()
     asked = [(vote.prompt, text) for vote in votes for text in (vote.answer_a, vote.answer_b)]
     prompts, texts = [prompt for prompt, _ in asked], [text for _, text in asked]
     found: dict[str, States] = {name: {} for name in READINGS}
@@ -62,7 +63,7 @@ def read_states(
             hidden = backbone.states(groups, layers)
             for name, reading in READINGS.items():
                 for state, own in zip(reading(hidden, groups.lengths), places, strict=True):
-                    found[name] |= {(_about(asked[at][0]), asked[at][1]): state for at in own}
+                    found[name] |= {(prompt_key(asked[at][0]), asked[at][1]): state for at in own}
             done += sum(map(len, places))
             step(f"reading answers, {layers} layers", done, len(texts), None)
     return found
@@ -82,9 +83,11 @@ class HeadsAlone:
         pairs = gather_pairs(votes.train, (), reward).pairs
         pairs = tuple(pair for pair in pairs if pair.kind == "votes")
         weights = bootstrap_weights(reward.heads, len(pairs), seed)
-        numbers = {key: at for at, key in enumerate(dict.fromkeys(_about(p.prompt) for p in pairs))}
+        numbers = {
+            key: at for at, key in enumerate(dict.fromkeys(prompt_key(p.prompt) for p in pairs))
+        }
         states = [
-            self._apart(_about(pair.prompt), pair.chosen, pair.rejected) / self.scale
+            self._apart(prompt_key(pair.prompt), pair.chosen, pair.rejected) / self.scale
             for pair in pairs
         ]
         found = first_heads(
@@ -93,7 +96,7 @@ class HeadsAlone:
                 torch.tensor([pair.target for pair in pairs]),
                 torch.tensor([pair.margin for pair in pairs]),
                 weights * torch.tensor([pair.weight for pair in pairs]),
-                torch.tensor([numbers[_about(pair.prompt)] for pair in pairs]),
+                torch.tensor([numbers[prompt_key(pair.prompt)] for pair in pairs]),
             ),
             self.scale,
         )
@@ -101,14 +104,10 @@ class HeadsAlone:
             return 0.5, 0.5
         head = found.heads.mean(dim=0)
         right = [
-            float(self._apart(_about(v.prompt), v.chosen, v.rejected) @ head > 0)
+            float(self._apart(prompt_key(v.prompt), v.chosen, v.rejected) @ head > 0)
             for v in votes.held_out
         ]
         return fmean(right), found.accuracy
 
     def _apart(self, prompt: object, chosen: str, rejected: str) -> Tensor:
         return self.states[prompt, chosen] - self.states[prompt, rejected]
-
-
-def _about(prompt: Prompt) -> object:
-    return prompt_key(prompt)

@@ -30,6 +30,7 @@ from rlhf_engine import (
 from rlhf_engine.plan import EvaluationPlan, LoraPlan, PpoPlan, RewardPlan, RunPlan, SftPlan
 from rlhf_engine.similarity import answer_chrf
 from rlhf_engine.snapshot import MANIFEST
+from service.commands.terminal import steps
 from tests.benchmarks.ppo_learns_company import cast_votes, company_questions, preferred
 from tests.benchmarks.ppo_learns_control import Match
 from tests.benchmarks.progress import training_progress
@@ -257,10 +258,18 @@ class Preference:
         folder = self.before.stage_path("reward_model")
 
         def scores() -> dict[str, list[float]]:
-            return {
-                name: score_answers(self.plan, folder, self.dtype, prompts, texts)
-                for name, texts in answers.items()
-            }
+            with steps() as step:
+                return {
+                    name: score_answers(
+                        self.plan,
+                        folder,
+                        self.dtype,
+                        prompts,
+                        texts,
+                        lambda done: step("scoring answers", done, len(prompts), None),
+                    )
+                    for name, texts in answers.items()
+                }
 
         return self._once(f"scores-{seed}.json", scores)
 
@@ -292,16 +301,19 @@ class Preference:
         temperature: float,
         seed: int,
     ) -> list[SampledAnswer]:
-        return sample_answers(
-            self.base,
-            adapter,
-            [item.prompt for item in questions],
-            SamplingSettings(temperature=temperature, max_new_tokens=self.scale.answer_tokens),
-            [seed * 1000 + at for at in range(each * len(questions))],
-            dtype=self.dtype,
-            threads=self.threads,
-            max_prompt_tokens=self.scale.prompt_tokens,
-        )
+        count = each * len(questions)
+        with steps() as step:
+            return sample_answers(
+                self.base,
+                adapter,
+                [item.prompt for item in questions],
+                SamplingSettings(temperature=temperature, max_new_tokens=self.scale.answer_tokens),
+                [seed * 1000 + at for at in range(count)],
+                dtype=self.dtype,
+                threads=self.threads,
+                max_prompt_tokens=self.scale.prompt_tokens,
+                on_answers=lambda done: step("drawing answers", done, count, None),
+            )
 
     def _dtype(self, run: RunFolder) -> str:
         """The number format that the first run measured as the faster one, for all that follows."""

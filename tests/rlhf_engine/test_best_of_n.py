@@ -58,6 +58,7 @@ def test_the_best_of_each_group_is_kept_and_learnt(prepared: RunFolder, tmp_path
     drawn = fmean(row["objective/score"] for row in rows)
     assert rows[-1]["best_of_n/score"] > drawn + 0.2
     for row in rows:
+        assert row["best_of_n/score"] > row["objective/score"]
         assert abs(row["objective/kl"]) < 1e-4, "all answers are the SFT policy's own"
     before, after = adapter(run, "sft"), adapter(run, "ppo")
     assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-4
