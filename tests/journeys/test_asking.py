@@ -120,16 +120,20 @@ def test_an_asker_who_leaves_ends_the_answer_and_what_was_written_is_kept(
     limits = {"max_new_tokens": 800, "reconnect_s": 0}
     with serving(make_settings(answers=limits), engine) as served:
         visitor = served.visitor()
-        turn_id, heard = "", ""
+        turn_id, heard, ended = "", {"A": "", "B": ""}, set()
         for name, data in visitor.events(QUESTION, compare=True):
             if name == "turn":
                 turn_id = data["turn_id"]
             elif name == "token":
-                heard = data["text"]
-            if heard.strip():
+                heard[data["side"]] += data["text"]
+            elif name == "end":
+                ended.add(data["side"])
+            if all(text.strip() or side in ended for side, text in heard.items()):
                 break
-        assert heard.strip(), "both answers ended at once; choose another seed of the base policy"
+        assert len(ended) < 2, "both answers ended at once; choose another seed of the base policy"
         rows = eventually(lambda: len(found := candidates(engine, turn_id)) == 2 and found)
+        for row in rows:
+            assert row.text.startswith(heard[row.side].strip().replace("\x00", "\ufffd"))
         assert "cancelled" in {row.finish_reason for row in rows}
 
         def leases() -> int:

@@ -51,6 +51,7 @@ def test_a_chat_that_could_not_be_read_is_tried_again_before_it_goes_on(
     expect(box).to_have_value("Second")
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.locator(".turn")).to_have_count(1)
     box.press("Enter")
     expect(page.locator(".turn")).to_have_count(2)
     over(page)
