@@ -123,13 +123,20 @@ def test_full_agreement_is_one_whatever_side_an_answer_stood_on(engine: Engine) 
 
 
 def test_alpha_is_krippendorffs(engine: Engine) -> None:
-    """16 pairs agree and 16 are chosen both ways, 32 votes a side: observed disagreement 1/2,
-    expected 64 of 126 ordered pairs of votes (32 * 32 * 2 / (64 * 63)), so alpha is 1/64."""
-    found = agreed(engine, ("A", "A"), ("B", "B"), ("A", "B"), ("B", "A"), times=8)
-    assert found.alpha is not None
+    """16 pairs agree and 16 are chosen both ways, so the observed disagreement is 1/2. Expected are
+    2mn of the 64 * 63 ordered pairs of votes, where m votes are for the answer with the smaller id
+    and n for the other: near 1/2, and ids are drawn at random."""
+    for_smaller = []
+    for choices in [("A", "A"), ("B", "B"), ("A", "B"), ("B", "A")] * 8:
+        talk = make_talk(engine)
+        compare(talk, *choices)
+        smaller = "A" if talk.candidate_a < talk.candidate_b else "B"
+        for_smaller += [choice == smaller for choice in choices]
+    found = agreed(engine)
+    m, n = for_smaller.count(True), for_smaller.count(False)
     assert found.pairs == 32
-    # Ids are random, so how often each direction occurs varies around an equal count.
-    assert found.alpha[0] == pytest.approx(1 / 64, abs=0.1)
+    assert found.alpha is not None
+    assert found.alpha[0] == pytest.approx(1 - (1 / 2) / (2 * m * n / (64 * 63)))
     assert found.alpha[1] <= found.alpha[0] <= found.alpha[2]
 
 
