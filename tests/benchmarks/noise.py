@@ -4,9 +4,9 @@ A share of the votes to learn from is turned round; the held-out votes stay as p
 them. Without defences: one head, every vote taken for certain. With them: the engine's
 defaults. Each share flips the votes that the smaller one flips, and more.
 
-One training a row says little where a few held-out votes decide. `--draws` adds a table of the
-heads that training begins with (noise_heads.py), over so many draws of flips; `--heads-alone`
-prints no other.
+One training a row says little where a few held-out votes decide. With `--seeds` each training holds
+out other questions, and a row has their means. `--draws` adds a table of the heads that training
+begins with (noise_heads.py), over so many draws of flips; `--heads-alone` prints no other.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from rlhf_engine import Comparison
 from tests.benchmarks.noise_heads import print_heads
-from tests.benchmarks.reward_bench import Votes, arguments, mean_of, measured, plan_of, read_votes
+from tests.benchmarks.reward_bench import Votes, arguments, mean_of, measured, plan_of, read_sides
+from tests.benchmarks.seed_interval import between, seed_interval
 
 SHARES = (0.0, 0.1, 0.25)
 MOST_LOST = 0.02
@@ -43,41 +45,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = arguments(str(__doc__).split("\n", maxsplit=1)[0])
     parser.add_argument("--draws", type=int, default=0, help="of flips, for the heads alone")
     parser.add_argument("--heads-alone", action="store_true", help="train no adapter")
+    parser.add_argument("--defences", choices=sorted(DEFENCES), help="only trainings with these")
     options = parser.parse_args(argv)
-    votes = read_votes(options)
-    print(f"{len(votes.train)} votes to learn from, {len(votes.held_out)} on other questions")
-    lost = [] if options.heads_alone else trained(options, votes)
+    lost = [] if options.heads_alone else trained(options)
     if options.draws or options.heads_alone:
         options.draws = options.draws or DRAWS
         lost.append(print_heads(options, SHARES[1:], flipped))
-    print(f"\nmost lost with the defences on: {max(lost):.3f}; goal at most {MOST_LOST:.2f}")
+    if lost:
+        print(f"\nmost lost with the defences on: {max(lost):.3f}; goal at most {MOST_LOST:.2f}")
     return 0
 
 
-def trained(options: argparse.Namespace, votes: Votes) -> list[float]:
+def trained(options: argparse.Namespace) -> list[float]:
     """The table of whole trainings; what each share cost with the defences on."""
-    print(f"{'flipped':>8} {'defences':>9} {'accuracy':>9} {'lost':>7} {'ECE':>6} {'seconds':>8}")
+    sides = read_sides(options)
+    print(
+        f"{'flipped':>8} {'defences':>9} {'accuracy':>9} {'lost':>7} {'95% interval':>17} "
+        f"{'ECE':>6} {'seconds':>8}"
+    )
     lost = []
     for name, reward in DEFENCES.items():
-        clean = 0.0
-        for share in SHARES:
-            rounds = [
-                measured(
-                    plan_of(options, seed, **reward),
-                    flipped(votes, share, seed),
-                    f"{share:.0%} flipped, defences {name}",
+        if options.defences in (None, name):
+            clean: list[float] = []
+            for share in SHARES:
+                rounds = [
+                    measured(
+                        plan_of(options, seed, **reward),
+                        flipped(votes, share, seed),
+                        f"{share:.0%} flipped, defences {name}",
+                    )
+                    for seed, votes in enumerate(sides, 17)
+                ]
+                right = [each["accuracy"] for each in rounds]
+                clean = clean or right
+                fell = seed_interval([own - each for own, each in zip(clean, right, strict=True)])
+                if name == "on":
+                    lost.append(fell.value)
+                figures = f"{mean_of(rounds, 'ece_before'):6.3f} {mean_of(rounds, 'seconds'):8.0f}"
+                print(
+                    f"{share:8.0%} {name:>9} {fmean(right):9.3f} {fell.value:7.3f} "
+                    f"{between(fell):>17} {figures}",
+                    flush=True,
                 )
-                for seed in range(17, 17 + options.seeds)
-            ]
-            accuracy = mean_of(rounds, "accuracy")
-            clean = clean if share else accuracy
-            if name == "on":
-                lost.append(clean - accuracy)
-            figures = f"{mean_of(rounds, 'ece_before'):6.3f} {mean_of(rounds, 'seconds'):8.0f}"
-            print(
-                f"{share:8.0%} {name:>9} {accuracy:9.3f} {clean - accuracy:7.3f} {figures}",
-                flush=True,
-            )
     return lost
 
 

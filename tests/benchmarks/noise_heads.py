@@ -8,7 +8,7 @@ from statistics import fmean
 
 from tests.benchmarks.heads_alone import READINGS, HeadsAlone, read_states
 from tests.benchmarks.reward_bench import Votes, plan_of, read_votes
-from tests.benchmarks.seed_interval import seed_interval
+from tests.benchmarks.seed_interval import between, seed_interval
 
 Flip = Callable[[Votes, float, int], Votes]
 
@@ -29,6 +29,5 @@ def print_heads(options: argparse.Namespace, shares: Sequence[float], flip: Flip
         found = [alone.foretold(flip(sides[seed], share, seed), plan, seed)[0] for seed in draws]
         lost = seed_interval([own - each for own, each in zip(clean, found, strict=True)])
         most = max(most, lost.value)
-        between = f"{lost.lower:.3f} to {lost.upper:.3f}"
-        print(f"{share:8.0%} {fmean(found):9.3f} {lost.value:7.3f} {between:>17}", flush=True)
+        print(f"{share:8.0%} {fmean(found):9.3f} {lost.value:7.3f} {between(lost):>17}", flush=True)
     return most

@@ -31,7 +31,9 @@ from rlhf_engine.records import Outcome, PromptPassage
 from rlhf_engine.reward_stage import run_reward_model
 from rlhf_engine.snapshot import is_held_out
 from rlhf_engine.stage import Stage
+from rlhf_engine.statistics import Interval, share_interval
 from tests.benchmarks.progress import training_progress
+from tests.benchmarks.seed_interval import seed_interval
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "pref-qa-feedback"
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -61,8 +63,31 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--micro-batch", type=int, default=4, help="answers at once")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each row")
+    parser.add_argument("--seeds", type=int, default=1, help="each holds out other questions")
     return parser
+
+
+def read_sides(options: argparse.Namespace) -> list[Votes]:
+    """The file's votes, `--seeds` times, each with other groups held out; tells how many."""
+    sides = [read_votes(options, split=seed) for seed in range(options.seeds)]
+    train = _least_to_most([len(votes.train) for votes in sides])
+    held_out = _least_to_most([len(votes.held_out) for votes in sides])
+    print(f"{train} votes to learn from, {held_out} on other questions")
+    return sides
+
+
+def _least_to_most(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def foretold(shares: Sequence[float], sides: Sequence[Votes]) -> Interval:
+    """Mean of the shares of held-out votes that were foretold: with Wilson's interval over the
+    votes of one side, with Student's over several sides."""
+    if len(sides) > 1:
+        return seed_interval(shares)
+    count = len(sides[0].held_out)
+    return share_interval(round(shares[0] * count), count)
 
 
 def read_votes(options: argparse.Namespace, split: int = 0) -> Votes:

@@ -2,7 +2,8 @@
 
 Trains on votes of some questions, measures on those of others, beside the rule that the
 longer answer wins. One head against an ensemble of three, over a shared adapter and over
-separate ones. All rows of the table see the same votes. Writes a picture with `--plot`.
+separate ones. All rows of the table see the same votes. With `--seeds` each training of a row
+holds out other questions, and a row has their means. Writes a picture with `--plot`.
 With `--heads-alone` nothing is trained but heads: where is an answer best read?
 """
 
@@ -15,9 +16,18 @@ from typing import Any
 
 import matplotlib as mpl
 
-from rlhf_engine.statistics import share_interval
-from tests.benchmarks.reward_bench import Votes, arguments, mean_of, measured, plan_of, read_votes
+from rlhf_engine.statistics import Interval
+from tests.benchmarks.reward_bench import (
+    Votes,
+    arguments,
+    foretold,
+    mean_of,
+    measured,
+    plan_of,
+    read_sides,
+)
 from tests.benchmarks.reward_readings import DEPTHS, print_readings
+from tests.benchmarks.seed_interval import between
 
 GOAL = 0.60
 
@@ -38,25 +48,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--depth", type=float, nargs="+", default=DEPTHS, help="with --heads-alone: only these"
     )
     options = parser.parse_args(argv)
-    votes = read_votes(options)
-    print(f"{len(votes.train)} votes to learn from, {len(votes.held_out)} on other questions")
     if options.heads_alone:
         print_readings(options)
         return 0
-    found = {}
+    sides = read_sides(options)
+    rule = foretold([length_rule(votes) for votes in sides], sides)
+    found: dict[str, Interval] = {}
     _print_head()
-    _print_rule(votes)
+    print(f"{'the longer answer wins':31} {rule.value:8.3f} {between(rule)}")
     for name, reward in VARIANTS.items():
         if options.only in (None, name):
             rounds = [
                 measured(plan_of(options, 17 + seed, **reward), votes, name)
-                for seed in range(options.seeds)
+                for seed, votes in enumerate(sides)
             ]
-            found[name] = rounds
-            _print_row(name, rounds)
-    _print_verdict(found, votes)
+            found[name] = foretold([each["accuracy"] for each in rounds], sides)
+            _print_row(name, found[name], rounds)
+    best = max(found, key=lambda name: found[name].value)
+    ratio = found[best].value / rule.value
+    print(f"\nbest: {best}, {ratio:.2f} times the length rule; goal {GOAL:.2f} and above")
     if options.plot:
-        _plot(found, votes, options.plot)
+        _plot(found, rule, options.plot)
     return 0
 
 
@@ -72,48 +84,24 @@ def _print_head() -> None:
     )
 
 
-def _print_rule(votes: Votes) -> None:
-    count = len(votes.held_out)
-    share = share_interval(round(length_rule(votes) * count), count)
-    print(f"{'the longer answer wins':31} {share.value:8.3f} {_interval(share.lower, share.upper)}")
-
-
-def _print_row(name: str, rounds: Sequence[dict[str, Any]]) -> None:
-    low, high = _mean_interval(rounds)
+def _print_row(name: str, right: Interval, rounds: Sequence[dict[str, Any]]) -> None:
     figures = " ".join(
         f"{mean_of(rounds, key):6.3f}"
         for key in ("ece_before", "ece_after", "heads_spread", "heads_agree")
     )
-    accuracy, seconds = mean_of(rounds, "accuracy"), mean_of(rounds, "seconds")
-    print(f"{name:31} {accuracy:8.3f} {_interval(low, high)} {figures} {seconds:8.0f}", flush=True)
+    seconds = mean_of(rounds, "seconds")
+    print(f"{name:31} {right.value:8.3f} {between(right)} {figures} {seconds:8.0f}", flush=True)
 
 
-def _print_verdict(found: dict[str, list[dict[str, Any]]], votes: Votes) -> None:
-    best = max(found, key=lambda name: mean_of(found[name], "accuracy"))
-    ratio = mean_of(found[best], "accuracy") / length_rule(votes)
-    print(f"\nbest: {best}, {ratio:.2f} times the length rule; goal {GOAL:.2f} and above")
-
-
-def _mean_interval(rounds: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """The interval of one training; of several, the mean of its ends (votes vary, not seeds)."""
-    ends = [each["accuracy_interval"] for each in rounds]
-    return sum(low for low, _ in ends) / len(ends), sum(high for _, high in ends) / len(ends)
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{low:.3f} to {high:.3f}"
-
-
-def _plot(found: dict[str, list[dict[str, Any]]], votes: Votes, path: Path) -> None:
+def _plot(found: dict[str, Interval], rule: Interval, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 2 + 0.5 * len(found)))
-    for at, (name, rounds) in enumerate(found.items()):
-        low, high = _mean_interval(rounds)
-        axes.plot([low, high], [at, at], color="tab:blue")
-        axes.plot(mean_of(rounds, "accuracy"), at, "o", color="tab:blue", label=name)
-    axes.axvline(length_rule(votes), color="grey", linestyle="--")
+    for at, (name, right) in enumerate(found.items()):
+        axes.plot([right.lower, right.upper], [at, at], color="tab:blue")
+        axes.plot(right.value, at, "o", color="tab:blue", label=name)
+    axes.axvline(rule.value, color="grey", linestyle="--")
     axes.set_yticks(range(len(found)), list(found))
     axes.set_xlabel("accuracy on held-out votes (dashed: the longer answer wins)")
     figure.tight_layout()

@@ -21,3 +21,10 @@ def seed_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
         return Interval(mean, -math.inf, math.inf)
     half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stdev(values) / len(values) ** 0.5
     return Interval(mean, mean - float(half), mean + float(half))
+
+
+def between(interval: Interval) -> str:
+    """The ends of an interval as a table shows them, or that there are none."""
+    if math.isinf(interval.lower):
+        return "-"
+    return f"{interval.lower:.3f} to {interval.upper:.3f}"

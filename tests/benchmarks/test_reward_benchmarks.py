@@ -92,6 +92,29 @@ def test_noise_is_measured_with_the_defences_on_and_off(
     assert [row[:2] for row in rows[2:8]] == [
         [share, name] for name in ("off", "on") for share in ("0%", "10%", "25%")
     ]
+    assert [row[3:5] for row in rows[2:8] if row[0] == "0%"] == [["0.000", "-"]] * 2
+
+
+def test_what_noise_costs_has_an_interval_over_the_splits(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert noise.main([*options, "--seeds", "2", "--defences", "on"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    shown = [row for row in rows if row[1:2] == ["on"]]
+    assert [row[0] for row in shown] == ["0%", "10%", "25%"]
+    for row in shown:
+        lost, lower, upper = float(row[3]), float(row[4]), float(row[6])
+        assert lower <= lost <= upper
+
+
+def test_trainings_of_several_seeds_hold_out_other_questions(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = [*options, "--size", "0", "--held-out", "0", "--seeds", "2", "--only", "one head"]
+    assert reward_model.main(whole) == 0
+    [rule] = [row for row in capsys.readouterr().out.splitlines() if row.startswith("the longer")]
+    # The polite answer is the longer one of every pair, so both splits agree on the rule.
+    assert rule.split()[-4:] == ["1.000", "1.000", "to", "1.000"]
 
 
 def test_the_heads_alone_are_measured_over_many_draws(
