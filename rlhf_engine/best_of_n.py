@@ -71,12 +71,14 @@ class BestOfN:
 
     def _draw(self, number: int) -> None:
         """One rollout batch: its figures, and the best answer to each prompt."""
-        size, total = self.plan.ppo.rollout_size, self.plan.ppo.rollout_batches
+        # Each answer is drawn and judged.
+        batch = 2 * self.plan.ppo.rollout_size
+        total = self.plan.ppo.rollout_batches * batch
 
-        def drawn(answers: int) -> None:
-            self.stage.tell(number * size + answers, total * size, "drawing answers")
+        def passed(passes: int) -> None:
+            self.stage.tell(number * batch + passes, total, "drawing answers")
 
-        rollout = self.rollouts.draw(number, self.critic, 0.0, self.scale, drawn)
+        rollout = self.rollouts.draw(number, self.critic, 0.0, self.scale, passed)
         best = best_places(rollout.readings["reward"], self.plan.ppo.answers_per_prompt)
         self.kept += [_kept(rollout, place) for place in best]
         self.scores += [rollout.readings["score"][place] for place in best]

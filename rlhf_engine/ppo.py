@@ -99,13 +99,13 @@ class Ppo:
         for number in range(first, total):
             if self._stopped_by_kl():
                 break
-            self._tell(number, 0)
+            self._tell(number)
             self.history.append(self._batch(number))
             if self.processes.first:
                 self._save(checkpoint, number + 1)
                 self.stage.run.append_metrics({"batch": number, **self.history[-1]})
                 self.stage.draw()
-        self._tell(total, 0)
+        self._tell(total)
         if self.processes.first:
             self.backbone.save_adapter(POLICY, self.stage.path / "adapter")
         figures = ppo_metrics.figures(self.history, self._stopped_by_kl(), self.skipped)
@@ -119,7 +119,7 @@ class Ppo:
             self.critic,
             self.kl.coefficient,
             self.scale,
-            lambda drawn: self._show(number, drawn),
+            lambda passes: self._show(number, passes * self.processes.count),
         )
         drawn = ppo_metrics.of_rollout(
             rollout, self.processes, self.kl.coefficient, self.ppo.kl_estimator
@@ -177,6 +177,7 @@ class Ppo:
                 break
             self._take_step("policy", self.optimizer)
             seen.append(measured)
+            self._show(number, 2 * self.ppo.rollout_size, len(seen) * self.ppo.minibatch_size)
         return ppo_metrics.means(seen or refused) | {"policy/steps": float(len(seen))}
 
     def _set_learning_rate(self, number: int) -> None:
@@ -301,17 +302,20 @@ class Ppo:
         if self.processes.any(asked):
             raise Cancelled(f"run {self.stage.run.path.name} was asked to stop")
 
-    def _tell(self, number: int, drawn: int) -> None:
+    def _tell(self, number: int) -> None:
         self._stop_if_asked()
-        self._show(number, drawn)
+        self._show(number, 0)
 
-    def _show(self, number: int, drawn: int) -> None:
-        """Progress in answers drawn: of all batches before, and of batch `number`."""
-        size = self.ppo.rollout_size
+    def _show(self, number: int, rolled_out: int, learnt: int = 0) -> None:
+        """Progress in passes over answers: each is drawn and judged, then learned from in every
+        epoch, and each pass takes about as long. All of the batches before, and so many of batch
+        `number`; a last minibatch may be smaller, and so may another process's share."""
         if self.processes.first:
-            done = number * size + drawn * self.processes.count
-            total = self.ppo.rollout_batches * size
-            self.stage.tell(min(done, total), total, "tuning the policy")
+            size, epochs = self.ppo.rollout_size, self.ppo.epochs
+            done = number * (2 + epochs) * size
+            done += min(rolled_out, 2 * size) + min(learnt, epochs * size)
+            total = self.ppo.rollout_batches * (2 + epochs) * size
+            self.stage.tell(done, total, "tuning the policy")
 
     def _copy_of_policy(self) -> list[Tensor]:
         return [parameter.detach().clone() for parameter in self.parameters]

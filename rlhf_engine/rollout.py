@@ -119,20 +119,23 @@ class Rollouts:
         critic: Critic,
         kl_coefficient: float,
         scale: RewardScale,
-        on_answers: Callable[[int], None] | None = None,
+        on_passes: Callable[[int], None],
     ) -> Rollout:
-        """Rollout batch `number`; its rewards update `scale`. `on_answers` hears how many of
-        this process's answers are drawn."""
+        """Rollout batch `number`; its rewards update `scale`. `on_passes` hears how many of this
+        process's answers are drawn and, added to that, how many are judged."""
         started = time.monotonic()
         prompts = self._prompts_of(number)
         plan = [self.processes.share(minibatch) for minibatch in self._partition(number)]
         chosen = sorted(at for each in plan for at in each)
-        answers = self._answer(number, prompts, chosen, on_answers)
+        answers = self._answer(number, prompts, chosen, on_passes)
         drawn = time.monotonic()
-        minibatches = [
-            [self._judged(chosen, prompts, answers, critic) for chosen in self._at_once(each)]
-            for each in plan
-        ]
+        minibatches: list[Minibatch] = [[] for _ in plan]
+        passes = len(answers)
+        for minibatch, each in zip(minibatches, plan, strict=True):
+            for part in self._at_once(each):
+                minibatch.append(self._judged(part, prompts, answers, critic))
+                passes += len(minibatch[-1].places)
+                on_passes(passes)
         readings = self._readings(prompts, answers)
         rollout = Rollout(answers, minibatches, readings, drawn - started, 0.0)
         self._reward(rollout, scale)
@@ -170,7 +173,7 @@ class Rollouts:
         number: int,
         prompts: Sequence[Prompt],
         chosen: list[int],
-        on_answers: Callable[[int], None] | None,
+        on_answers: Callable[[int], None],
     ) -> dict[int, SampledAnswer]:
         """This process's answers, by place. A seed belongs to a place, whoever draws it."""
         if not chosen:

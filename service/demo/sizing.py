@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from rlhf_engine.plan import RewardPlan
+
 Step = Literal["cycle 1: SFT", "answer pairs", "cycle 2: reward model", "cycle 2: PPO", "tables"]
 
 AFTER_CYCLE_1: tuple[Step, ...] = (
@@ -103,6 +105,9 @@ def estimate(sizes: Sizes, speed: Speed, questions: int) -> dict[Step, float]:
     share = 1.0 if sizes.top_layers is None else sizes.top_layers / LAYERS
     # A training step in forward passes: the backward pass ends at the lowest adapted layer.
     step = 1.4 + 1.8 * share
+    # The reward model reads through the first layers alone, of which the last are adapted.
+    depth = RewardPlan().depth
+    reward_step = 1.4 * depth + 1.8 * min(share, depth)
     answer = 0.6 * sizes.answer_tokens
     row = sizes.prompt_tokens + answer
     pair = sizes.prompt_tokens + 2 * answer
@@ -114,7 +119,7 @@ def estimate(sizes: Sizes, speed: Speed, questions: int) -> dict[Step, float]:
     learnt = questions * sizes.sft_epochs * (sizes.prompt_tokens + GOLD_TOKENS)
     rollouts = sizes.ppo_batches * sizes.ppo_batch_size
     per_rollout = (shared / forward + answer / drawn) + (
-        (3 + sizes.ppo_epochs * step) * (shared + answer) / forward
+        (2 + depth + sizes.ppo_epochs * step) * (shared + answer) / forward
     )
     judged = 4 * sizes.exam_questions * row / forward
     return {
@@ -122,7 +127,7 @@ def estimate(sizes: Sizes, speed: Speed, questions: int) -> dict[Step, float]:
         "answer pairs": START_S
         + sizes.pairs * (sizes.prompt_tokens / forward + 2 * answer / drawn),
         "cycle 2: reward model": 2 * START_S
-        + sizes.pairs * pair * (sizes.reward_epochs * step + 1) / forward,
+        + sizes.pairs * pair * (sizes.reward_epochs * reward_step + depth) / forward,
         "cycle 2: PPO": 2 * START_S + rollouts * per_rollout + exam + judged,
         "tables": START_S + sizes.exam_questions * row / forward,
     }

@@ -171,6 +171,20 @@ def test_the_policys_learning_rate_falls_in_a_line_and_the_critics_stays(
     assert ppo.critic_optimizer.param_groups[0]["lr"] == ppo.ppo.critic_learning_rate
 
 
+def test_progress_counts_answers_drawn_judged_and_learned_from(base: Path, tmp_path: Path) -> None:
+    ppo = bare_ppo(tmp_path / "run", base, rollout_batches=2, epochs=3, early_stop_kl=1000)
+    size, told = ppo.ppo.rollout_size, []
+    ppo.stage.tell = lambda step, total, _: told.append((step, total))  # type: ignore[method-assign, misc]
+    ppo.run()
+    steps = [step for step, _ in told]
+    batch = (1 + 1 + 3) * size
+    assert {total for _, total in told} == {2 * batch}
+    assert steps == sorted(steps)
+    for first in (0, batch):
+        learnt = [first + (2 + epoch) * size for epoch in (1, 2, 3)]
+        assert {first, first + size, first + 2 * size, *learnt} <= set(steps)
+
+
 def test_while_the_critic_warms_up_the_policy_stays(base: Path, tmp_path: Path) -> None:
     ppo = bare_ppo(tmp_path / "run", base, rollout_batches=3, critic_warmup_batches=2)
     start, seen = policy_bytes(ppo), []

@@ -220,7 +220,7 @@ def test_a_signal_reads_a_large_rollout_in_as_many_calls_as_it_needs(
     ppo = bare_ppo(
         tmp_path / "run", base, signals=[signal], rollout_batches=1, rollout_size=size, epochs=0
     )
-    rollout = ppo.rollouts.draw(0, ppo.critic, 0.0, ppo.scale)
+    rollout = ppo.rollouts.draw(0, ppo.critic, 0.0, ppo.scale, lambda _: None)
     assert signal.calls == [READ_AT_ONCE, READ_AT_ONCE, 8]
     read = rollout.readings["reward/length"]
     assert read == {
