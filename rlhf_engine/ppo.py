@@ -315,7 +315,9 @@ class Ppo:
             done = number * (2 + epochs) * size
             done += min(rolled_out, 2 * size) + min(learnt, epochs * size)
             total = self.ppo.rollout_batches * (2 + epochs) * size
-            self.stage.tell(done, total, "tuning the policy")
+            # Several processes stop together, where they ask each other.
+            tell = self.stage.tell if self.processes.count == 1 else self.stage.show
+            tell(done, total, "tuning the policy")
 
     def _copy_of_policy(self) -> list[Tensor]:
         return [parameter.detach().clone() for parameter in self.parameters]

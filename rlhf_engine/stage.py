@@ -48,6 +48,10 @@ class Stage:
     def tell(self, step: int, total: int, note: str = "") -> None:
         """Say that `step` of `total` is done; raises Cancelled if the run was asked to stop."""
         self.run.raise_if_cancelled()
+        self.show(step, total, note)
+
+    def show(self, step: int, total: int, note: str = "") -> None:
+        """Say that `step` of `total` is done, whether or not the run was asked to stop."""
         at = time.monotonic()
         if note != self._part[0]:
             self._part = (note, step, at)

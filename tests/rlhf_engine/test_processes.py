@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlhf_engine.files import write_json
 from rlhf_engine.pipeline import train
 from rlhf_engine.plan import PpoPlan
+from rlhf_engine.records import to_json
 from rlhf_engine.run_folder import RunFolder
 from tests.rlhf_engine.runs import tiny_plan, tiny_run
 from tests.tiny import tiny_base
@@ -41,19 +44,29 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run
 
 
-def launched(run: Path, count: int) -> subprocess.CompletedProcess[str]:
+def launch(run: Path, count: int) -> subprocess.Popen[str]:
     """The engine under `accelerate launch` with so many processes on the CPU."""
     # --multi_gpu is accelerate's name for torch's launcher; without a GPU the group is gloo.
     options = ["--multi_gpu", "--num_processes", str(count), "--num_machines", "1"]
     options += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *options]
-    return subprocess.run(
+    return subprocess.Popen(
         [*command, "--module", "rlhf_engine", str(run)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=280,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def ended(launcher: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and stderr of a launcher that ends within five minutes."""
+    try:
+        _, stderr = launcher.communicate(timeout=280)
+    except subprocess.TimeoutExpired:
+        launcher.kill()
+        raise
+    return launcher.returncode, stderr
 
 
 def adapter(run: RunFolder) -> dict[str, torch.Tensor]:
@@ -63,8 +76,8 @@ def adapter(run: RunFolder) -> dict[str, torch.Tensor]:
 def test_two_processes_learn_what_one_learns(prepared: RunFolder, tmp_path: Path) -> None:
     shared = RunFolder(Path(shutil.copytree(prepared.path, tmp_path / "shared")))
     alone = RunFolder(Path(shutil.copytree(prepared.path, tmp_path / "alone")))
-    result = launched(shared.path, 2)
-    assert result.returncode == 0, result.stderr
+    code, stderr = ended(launch(shared.path, 2))
+    assert code == 0, stderr
     train(alone.path)
     moved = 0.0
     start = load_file(alone.stage_path("sft") / "adapter" / "adapter_model.safetensors")
@@ -86,6 +99,31 @@ def test_two_processes_learn_what_one_learns(prepared: RunFolder, tmp_path: Path
 
 def test_stages_before_ppo_are_asked_for_first(prepared: RunFolder, tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "run", prepared.plan())
-    result = launched(run.path, 2)
-    assert result.returncode != 0
-    assert "--until reward_model" in result.stderr
+    code, stderr = ended(launch(run.path, 2))
+    assert code != 0
+    assert "--until reward_model" in stderr
+
+
+def test_two_processes_asked_to_stop_end_together_and_go_on(
+    prepared: RunFolder, tmp_path: Path
+) -> None:
+    longer = replace(prepared.plan(), ppo=replace(PPO, rollout_batches=200, early_stop_kl=1.0))
+    run = RunFolder(Path(shutil.copytree(prepared.path, tmp_path / "run")))
+    write_json(run.plan_path, to_json(longer))
+    launcher = launch(run.path, 2)
+    began = time.monotonic()
+    while not any("batch" in row for row in run.metrics()):
+        assert launcher.poll() is None, ended(launcher)[1]
+        assert time.monotonic() - began < 240, "no batch within four minutes"
+        time.sleep(0.05)
+    run.request_cancel()
+    _, stderr = ended(launcher)
+    # One of them alone would leave the other to a broken connection.
+    assert stderr.count(f"run {run.path.name} was asked to stop") == 2, stderr
+    kept = len([row for row in run.metrics() if "batch" in row])
+    assert 1 <= kept < 200
+    shorter = replace(longer, ppo=replace(longer.ppo, rollout_batches=kept + 1))
+    write_json(run.plan_path, to_json(shorter))
+    run.clear_cancel()
+    train(run.path)
+    assert len([row for row in run.metrics() if "batch" in row]) == kept + 1
