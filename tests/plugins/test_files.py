@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from pptx import Presentation
 
+from plugins import file_converter
 from plugins.contract import (
     Checkpoint,
     Complete,
@@ -255,12 +256,24 @@ def test_a_converter_that_dies_is_told_and_begun_anew(tmp_path: Path) -> None:
         converter.close()
 
 
-def test_a_conversion_that_was_cut_off_is_tried_again_some_times(folder: Path) -> None:
+ASLEEP = """
+import time
+from plugins import file_converter
+file_converter._converted = lambda *_: time.sleep(60)
+file_converter.main()
+"""
+
+
+def test_a_conversion_that_was_cut_off_is_tried_again_some_times(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "ok.txt").write_text("Fine.")
     write_pdf(folder / "slow.pdf", "Slow.")
     cursor: Any = {}
     for _ in range(MOST_TRIES):
-        items = read(folder, cursor, seconds=0.001)
+        with monkeypatch.context() as patched:
+            patched.setattr(file_converter, "_CODE", ASLEEP)
+            items = read(folder, cursor, seconds=0.1)
         [rejected] = [item for item in items if isinstance(item, Rejected)]
         assert (rejected.where, "takes longer" in rejected.reason) == ("slow.pdf", True)
         end: Any = items[-1]
