@@ -74,8 +74,9 @@ class FeedbackFigures:
         first = today - timedelta(days=days - 1)
         past, agreed = self._past(database, days, simulated, first, today)
         with session(database) as opened:
+            # Midnight may pass meanwhile, another server's clock be ahead, or a version come.
+            fresh = _count(opened, today, today + timedelta(days=1), simulated)
             numbers = dict(opened.exec(select(PolicyVersion.id, PolicyVersion.number)).all())
-            fresh = _count(opened, today, None, simulated)
         by_day = {_name(first + timedelta(days=day)): Volumes() for day in range(days)}
         by_version: dict[int, Volumes] = defaultdict(Volumes)
         total = Volumes()
@@ -111,7 +112,7 @@ def share(part: int, whole: int) -> tuple[float, float, float] | None:
 
 
 def _count(
-    opened: Session, since: datetime, until: datetime | None, simulated: bool
+    opened: Session, since: datetime, until: datetime, simulated: bool
 ) -> dict[_Cell, Volumes]:
     """The volumes by day and version id; under the version "" those of the whole day."""
     cells: dict[_Cell, Volumes] = defaultdict(Volumes)
@@ -124,8 +125,7 @@ def _count(
                 setattr(whole, name, getattr(whole, name) + number)
 
     def within(query: Any, kind: Any) -> Any:
-        query = query.where(col(kind.created_at) >= since)
-        return query if until is None else query.where(col(kind.created_at) < until)
+        return query.where(col(kind.created_at) >= since, col(kind.created_at) < until)
 
     day_of = _day_of(opened)
     person = {kind: col(kind.simulated).is_(simulated) for kind in (Turn, Thumb, Comparison)}

@@ -173,7 +173,8 @@ def _talks(
     answer, vote = answer_row.model_dump(), _vote_row()
     for talk in talks:
         owner = person_id or f"person{drawn.randrange(size.people)}"
-        moment = began + timedelta(days=drawn.random() * days)
+        # A vote comes a minute after its turn, and the last one is not in the future.
+        moment = began + timedelta(days=drawn.random() * days, minutes=-size.turns)
         subject = drawn.choice(SUBJECTS)
         conversation = Conversation(
             id=talk,

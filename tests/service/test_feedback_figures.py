@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from service import feedback_figures
 from service.agreement import FEWEST_PAIRS, Agreement, agreement
 from service.database import session
 from service.feedback import propose_correction, record_thumb
@@ -90,6 +91,16 @@ def test_days_that_are_over_are_counted_on_their_day(engine: Engine) -> None:
     found = figures(engine)
     assert found.days[yesterday.date().isoformat()].comparisons == 1
     assert found.total.comparisons == 1
+
+
+def test_what_another_servers_clock_puts_after_today_is_counted_when_its_day_comes(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tomorrow = now() + timedelta(days=1)
+    compare(make_talk(engine), "A", since=tomorrow)
+    assert figures(engine).total.comparisons == 0
+    monkeypatch.setattr(feedback_figures, "now", lambda: tomorrow)
+    assert figures(engine).days[tomorrow.date().isoformat()].comparisons == 1
 
 
 def test_new_feedback_of_today_shows_at_once(engine: Engine) -> None:
