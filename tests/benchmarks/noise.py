@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def trained(options: argparse.Namespace) -> list[float]:
     """The table of whole trainings; what each share cost with the defences on."""
-    sides = read_sides(options)
+    sides = read_sides(options, options.seeds)
     print(
         f"{'flipped':>8} {'defences':>9} {'accuracy':>9} {'lost':>7} {'95% interval':>17} "
         f"{'ECE':>6} {'seconds':>8}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from tests.benchmarks.heads_alone import READINGS, HeadsAlone, read_states
-from tests.benchmarks.reward_bench import Votes, plan_of, read_votes
+from tests.benchmarks.reward_bench import Votes, plan_of, read_sides
 from tests.benchmarks.seed_interval import between, seed_interval
 
 Flip = Callable[[Votes, float, int], Votes]
@@ -18,7 +18,7 @@ def print_heads(options: argparse.Namespace, shares: Sequence[float], flip: Flip
     that is lost on average."""
     plan = plan_of(options, 17).reward_model
     draws = range(options.draws)
-    sides = [read_votes(options, split=seed) for seed in draws]
+    sides = read_sides(options, options.draws)
     alone = HeadsAlone(read_states(options, sides, plan)[next(iter(READINGS))])
     clean = [alone.foretold(sides[seed], plan, seed)[0] for seed in draws]
     print(f"\nheads alone, {options.draws} draws of flips and of held-out questions")

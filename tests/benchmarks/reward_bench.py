@@ -67,9 +67,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def read_sides(options: argparse.Namespace) -> list[Votes]:
-    """The file's votes, `--seeds` times, each with other groups held out; tells how many."""
-    sides = [read_votes(options, split=seed) for seed in range(options.seeds)]
+def read_sides(options: argparse.Namespace, count: int) -> list[Votes]:
+    """The file's votes, so many times, each with other groups held out; tells how many."""
+    sides = [read_votes(options, split=seed) for seed in range(count)]
     train = _least_to_most([len(votes.train) for votes in sides])
     held_out = _least_to_most([len(votes.held_out) for votes in sides])
     print(f"{train} votes to learn from, {held_out} on other questions")

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.heads_alone:
         print_readings(options)
         return 0
-    sides = read_sides(options)
+    sides = read_sides(options, options.seeds)
     rule = foretold([length_rule(votes) for votes in sides], sides)
     found: dict[str, Interval] = {}
     _print_head()

@@ -19,7 +19,7 @@ def print_readings(options: argparse.Namespace) -> None:
     of the votes to learn from by cross-validation over questions, and of those held out. With
     several `--seeds` each holds out other questions, and all are means."""
     plan = plan_of(options, 17).reward_model
-    sides = read_sides(options)
+    sides = read_sides(options, options.seeds)
     print(
         f"{'heads alone':20} {'depth':>5} {'learnt from':>11} {'held out':>9} {'95% interval':>15}"
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rlhf_engine import RunPlan
 from tests.benchmarks import noise, reward_model
 from tests.benchmarks.reward_bench import Votes, arguments, read_votes
 from tests.tiny import tiny_base
@@ -108,10 +110,19 @@ def test_what_noise_costs_has_an_interval_over_the_splits(
 
 
 def test_trainings_of_several_seeds_hold_out_other_questions(
-    options: list[str], capsys: pytest.CaptureFixture[str]
+    options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    held_out: list[frozenset[str]] = []
+    measured = reward_model.measured
+
+    def recorded(plan: RunPlan, votes: Votes, name: str) -> dict[str, Any]:
+        held_out.append(frozenset(vote.prompt.id for vote in votes.held_out))
+        return measured(plan, votes, name)
+
+    monkeypatch.setattr(reward_model, "measured", recorded)
     whole = [*options, "--size", "0", "--held-out", "0", "--seeds", "2", "--only", "one head"]
     assert reward_model.main(whole) == 0
+    assert len(set(held_out)) == 2
     [rule] = [row for row in capsys.readouterr().out.splitlines() if row.startswith("the longer")]
     # The polite answer is the longer one of every pair, so both splits agree on the rule.
     assert rule.split()[-4:] == ["1.000", "1.000", "to", "1.000"]
