@@ -30,7 +30,7 @@ from tests.tiny import tiny_base, tiny_tokenizer
 from tests.versions import register, store_version
 
 QUESTION = "How many days of annual leave do I have?"
-LONG = {"max_new_tokens": 800, "temperature": 0.3}
+LONG = {"max_new_tokens": 600, "temperature": 0.3}
 
 
 def candidate_version(served: Served, tmp_path: Path, seed: int, **more: Any) -> PolicyVersion:
