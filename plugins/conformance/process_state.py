@@ -67,13 +67,15 @@ def open_things() -> dict[str, int]:
     return {"files": len(list(_OPEN_FILES.iterdir())), "threads": threading.active_count()}
 
 
-def left_open(before: dict[str, int], wait_s: float = 5.0) -> dict[str, int]:
-    """How much more is open than before, and still is after `wait_s`: a busy machine takes its time
-    to end a thread."""
+def require_no_more(before: dict[str, int], wait_s: float = 2.0) -> None:
+    """Broken where more is open than before, and still is after `wait_s`."""
     until = time.monotonic() + wait_s
     while True:
         more = {name: count - before[name] for name, count in open_things().items()}
         left = {name: count for name, count in more.items() if count > 0}
         if not left or time.monotonic() > until:
-            return left
+            require(
+                not left, f"left open: {left}; close them when items() is closed (with, finally)"
+            )
+            return
         time.sleep(0.05)

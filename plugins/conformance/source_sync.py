@@ -9,7 +9,7 @@ from typing import Any
 
 from plugins import contract
 from plugins.conformance.checking import Checks, NotChecked, require
-from plugins.conformance.process_state import left_open, open_things
+from plugins.conformance.process_state import open_things, require_no_more
 from plugins.conformance.source_reading import Key, SourceSubject, end, kept
 
 SYNC_CHECKS: Checks[SourceSubject] = Checks()
@@ -132,16 +132,10 @@ def broken_off_leaves_nothing_open(source: SourceSubject) -> None:
     """Broken off half-way three times, no file, socket or thread stays open."""
     half = max(1, len(source.read()) // 2)
     source.read_first(half)
-    # A library may begin something once and keep it; what the source leaves, it leaves again.
-    left = _left_by_three(source, half) and _left_by_three(source, half)
-    require(not left, f"left open: {left}; close them when items() is closed (with, finally)")
-
-
-def _left_by_three(source: SourceSubject, half: int) -> dict[str, int]:
     before = open_things()
     for _ in range(3):
         source.read_first(half)
-    return left_open(before)
+    require_no_more(before)
 
 
 @SYNC_CHECKS.add

@@ -64,30 +64,36 @@ def trained(options: argparse.Namespace) -> list[float]:
         f"{'ECE':>6} {'seconds':>8}"
     )
     lost = []
-    for name, reward in DEFENCES.items():
-        if options.defences in (None, name):
-            clean: list[float] = []
-            for share in SHARES:
-                rounds = [
-                    measured(
-                        plan_of(options, seed, **reward),
-                        flipped(votes, share, seed),
-                        f"{share:.0%} flipped, defences {name}",
-                    )
-                    for seed, votes in enumerate(sides, 17)
-                ]
-                right = [each["accuracy"] for each in rounds]
-                clean = clean or right
-                fell = seed_interval([own - each for own, each in zip(clean, right, strict=True)])
-                if name == "on":
-                    lost.append(fell.value)
-                figures = f"{mean_of(rounds, 'ece_before'):6.3f} {mean_of(rounds, 'seconds'):8.0f}"
-                print(
-                    f"{share:8.0%} {name:>9} {fmean(right):9.3f} {fell.value:7.3f} "
-                    f"{between(fell):>17} {figures}",
-                    flush=True,
-                )
+    for name in [options.defences] if options.defences else DEFENCES:
+        clean: list[float] = []
+        for share in SHARES:
+            rounds = _trainings(options, sides, share, name)
+            right = [each["accuracy"] for each in rounds]
+            clean = clean or right
+            fell = seed_interval([own - each for own, each in zip(clean, right, strict=True)])
+            if name == "on":
+                lost.append(fell.value)
+            figures = f"{mean_of(rounds, 'ece_before'):6.3f} {mean_of(rounds, 'seconds'):8.0f}"
+            print(
+                f"{share:8.0%} {name:>9} {fmean(right):9.3f} {fell.value:7.3f} "
+                f"{between(fell):>17} {figures}",
+                flush=True,
+            )
     return lost
+
+
+def _trainings(
+    options: argparse.Namespace, sides: Sequence[Votes], share: float, defences: str
+) -> list[dict[str, Any]]:
+    """One measured training on each side, `share` of its votes flipped."""
+    return [
+        measured(
+            plan_of(options, seed, **DEFENCES[defences]),
+            flipped(votes, share, seed),
+            f"{share:.0%} flipped, defences {defences}",
+        )
+        for seed, votes in enumerate(sides, 17)
+    ]
 
 
 def flipped(votes: Votes, share: float, seed: int) -> Votes:

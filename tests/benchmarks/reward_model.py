@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, reward in VARIANTS.items():
         if options.only in (None, name):
             rounds = [
-                measured(plan_of(options, 17 + seed, **reward), votes, name)
-                for seed, votes in enumerate(sides)
+                measured(plan_of(options, seed, **reward), votes, name)
+                for seed, votes in enumerate(sides, 17)
             ]
             found[name] = foretold([each["accuracy"] for each in rounds], sides)
             _print_row(name, found[name], rounds)
